@@ -1,0 +1,302 @@
+//! The store: a log of events and, per Webhook, a cursor over it.
+//!
+//! ```text
+//! receive --append--> [group commit, one sync] --subscribe--> dispatch --> lanes --save--> cursors
+//! ```
+//!
+//! # Contract
+//! What every engine behind [`Store`] promises; the conformance suite checks each line.
+//!
+//! 1. **Append.** When [`Store::append`] returns [`Appended::New`], the event is on stable storage.
+//!    Appends that wait together share one sync. Sequence numbers rise by one and are never used twice.
+//! 2. **Announce.** Each new event is sent to the subscriber once, in order, after it is durable and
+//!    never before. The channel holds [`SUBSCRIPTION_BOUND`] events; a subscriber that does not keep
+//!    up slows appends down, and loses nothing.
+//! 3. **Once.** An event whose fingerprint was stored within the window ([`Settings::dedupe_window`])
+//!    is not stored again: [`Appended::Duplicate`]. This holds across a restart.
+//! 4. **Save.** One [`Changes`] is applied whole or not at all. It need not be durable at return; a
+//!    crash may take back the latest ones, in order, never an earlier one without the later.
+//! 5. **Refuse before full.** Under [`Settings::min_free_bytes`] of free space appends are refused
+//!    with [`AppendError::NoSpace`]; they are taken again when space is back. Saves go on.
+//! 6. **End.** Any other write error is final: the store takes nothing more ([`StoreError::Failed`]),
+//!    [`Store::failed`] resolves, and the process must end. What was acknowledged stays.
+//! 7. **Retention.** Events older than [`Settings::max_age`], and the oldest ones beyond
+//!    [`Settings::max_bytes`], are removed from the head; [`Store::oldest`] tells where the log begins.
+//! 8. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
+//!    the file and the way out. A log that ends before the last acknowledged event is damage.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// How many events wait for the subscriber before appends wait.
+pub const SUBSCRIPTION_BOUND: usize = 1024;
+
+/// An event's place in the log; the first is 1, and 0 stands before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+/// An event as it was received.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// Its name, `PostSignIn`.
+    pub name: Box<str>,
+    /// By which the same event sent again is known.
+    pub fingerprint: [u8; 16],
+    /// When it was received, in milliseconds since 1970.
+    pub received_ms: i64,
+    /// The exact bytes.
+    pub body: Bytes,
+}
+
+/// An event of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its place.
+    pub seq: Seq,
+    /// Its id, the same for all Webhooks and for ever.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Box<str>,
+    /// When it was received, in milliseconds since 1970.
+    pub received_ms: i64,
+    /// The exact bytes.
+    pub body: Bytes,
+}
+
+/// An event without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventHead {
+    /// Its place.
+    pub seq: Seq,
+    /// Its name.
+    pub name: Box<str>,
+    /// When it was received, in milliseconds since 1970.
+    pub received_ms: i64,
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// Stored, durably.
+    New(Seq),
+    /// The log holds it already.
+    Duplicate,
+}
+
+/// Why an event was not stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// Less space is free than the guard keeps.
+    #[error("only {free_bytes} bytes are free at {path}, {min_free_bytes} are kept: free some space, or lower --min-free-bytes", path = path.display())]
+    NoSpace {
+        /// The data folder.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+        /// What is kept.
+        min_free_bytes: u64,
+    },
+    /// The store ended.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the store cannot go on, or cannot be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// A write or a read failed; nothing more is taken.
+    #[error("the store at {path} failed: {reason}", path = path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// The engine's word.
+        reason: String,
+    },
+    /// A file is damaged.
+    #[error("the store's file {path} is damaged: {reason}. {way_out}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// What a person can do.
+        way_out: String,
+    },
+    /// Another process has the folder.
+    #[error("the data folder {path} is in use by another process: end that one, or name another folder with --data-dir", path = path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// How a store is kept.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The data folder; made when absent.
+    pub dir: PathBuf,
+    /// How long events are kept.
+    pub max_age: Duration,
+    /// How many bytes of bodies are kept.
+    pub max_bytes: u64,
+    /// Under this much free space appends are refused.
+    pub min_free_bytes: u64,
+    /// How long an event that is sent again is known.
+    pub dedupe_window: Duration,
+}
+
+/// One Webhook's cursor. What is at or below `floor`, or in `settled`, or has no row and is neither,
+/// is told apart so: settled (or tried: then it has a [`RetryRow`]); settled; to be delivered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The Webhook's UID: another one under the same name starts anew.
+    pub uid: String,
+    /// Everything up to here is settled or has a row.
+    pub floor: Seq,
+    /// What is settled, or has a row, above the floor: inclusive ranges, ascending, disjoint.
+    pub settled: Vec<(Seq, Seq)>,
+    /// Nothing waited when this was saved: the cursor stands at [`Changes::idle_floor`] if that is higher.
+    pub idle: bool,
+    /// What is kept with it, as the lane's own JSON: tallies, circuit.
+    pub state: String,
+}
+
+/// An event that must be tried again, or waits behind one of the same ordering key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryRow {
+    /// The event.
+    pub seq: Seq,
+    /// Attempts made; 0 where it waits behind another.
+    pub attempts: u32,
+    /// When the first was made, in milliseconds since 1970; 0 where none was.
+    pub first_attempt_ms: i64,
+    /// When the next is due, in milliseconds since 1970.
+    pub due_ms: i64,
+    /// The hash of its ordering key; 0 without one.
+    pub key: u64,
+}
+
+/// An event that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The event.
+    pub seq: Seq,
+    /// Its name.
+    pub name: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was given up, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Why: a word such as `HttpStatus`, `Timeout`.
+    pub reason: String,
+    /// The last answer's status.
+    pub status_code: Option<u16>,
+}
+
+/// What one lane changed; applied whole.
+#[derive(Debug, Clone, Default)]
+pub struct LaneChange {
+    /// The Webhook, `namespace/name`.
+    pub lane: String,
+    /// Its cursor as it is now; `None` removes the lane with its rows and dead letters.
+    pub cursor: Option<Cursor>,
+    /// Rows to write.
+    pub put: Vec<RetryRow>,
+    /// Rows to remove.
+    pub remove: Vec<Seq>,
+    /// New dead letters; their rows are removed too.
+    pub dead: Vec<DeadLetter>,
+}
+
+/// What is saved at once.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Idle cursors stand at least here.
+    pub idle_floor: Option<Seq>,
+    /// The lanes that changed.
+    pub lanes: Vec<LaneChange>,
+}
+
+/// One lane as it was saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedLane {
+    /// The Webhook, `namespace/name`.
+    pub lane: String,
+    /// Its cursor; an idle one has its floor raised to the idle floor already, and `settled` emptied then.
+    pub cursor: Cursor,
+    /// Its rows, by sequence number.
+    pub rows: Vec<RetryRow>,
+    /// How many dead letters it has.
+    pub dead_letters: u64,
+}
+
+/// A log and cursors. The contract stands at the head of this crate.
+///
+/// `read`, `get`, `scan`, `lanes` and `dead_letters` block on the file: call them off the async threads
+/// where that matters.
+pub trait Store: Send + Sync + 'static {
+    /// Stores an event; contract 1, 3, 5, 6.
+    fn append(&self, event: NewEvent) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+
+    /// Saves what lanes changed; contract 4.
+    fn save(&self, changes: Changes) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Takes the one subscription; `None` when it is taken. Events from [`Store::head`] at this moment on.
+    fn subscribe(&self) -> Option<mpsc::Receiver<Arc<Event>>>;
+
+    /// Up to `max_events` and about `max_bytes` of bodies (at least one event) with `seq > after`.
+    fn read(&self, after: Seq, max_events: usize, max_bytes: usize) -> Result<Vec<Arc<Event>>, StoreError>;
+
+    /// One event; `None` when retention took it.
+    fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError>;
+
+    /// The heads with `after < seq <= upto`, in order.
+    fn scan(&self, after: Seq, upto: Seq, each: &mut dyn FnMut(EventHead)) -> Result<(), StoreError>;
+
+    /// The lanes as they were last saved.
+    fn lanes(&self) -> Result<Vec<SavedLane>, StoreError>;
+
+    /// A lane's newest dead letters.
+    fn dead_letters(&self, lane: &str, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// The last event's place; durable.
+    fn head(&self) -> Seq;
+
+    /// The first event's place that retention left; one above the head when the log is empty.
+    fn oldest(&self) -> Seq;
+
+    /// Bytes free where the store lives, as last looked at.
+    fn free_bytes(&self) -> u64;
+
+    /// Whether appends are taken now: `Err` tells why not.
+    fn writable(&self) -> Result<(), AppendError>;
+
+    /// Resolves when the store has failed for good.
+    fn failed(&self) -> impl Future<Output = StoreError> + Send;
+
+    /// Ends it: what waits is written and synced.
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("tidings-data"),
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_bytes: 4 << 30,
+            min_free_bytes: 64 << 20,
+            dedupe_window: Duration::from_secs(300),
+        }
+    }
+}
