@@ -25,6 +25,12 @@
 //! 8. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
 //!    the file and the way out. A log that ends before the last acknowledged event is damage.
 
+mod schema;
+mod sqlite;
+mod tail;
+mod witness;
+mod writer;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +40,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
+
+pub use sqlite::SqliteStore;
 
 /// How many events wait for the subscriber before appends wait.
 pub const SUBSCRIPTION_BOUND: usize = 1024;
@@ -154,6 +162,8 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// How long an event that is sent again is known.
     pub dedupe_window: Duration,
+    /// Open although the log ends before the last acknowledged event.
+    pub accept_data_loss: bool,
 }
 
 /// One Webhook's cursor. What is at or below `floor`, or in `settled`, or has no row and is neither,
@@ -297,6 +307,7 @@ impl Default for Settings {
             max_bytes: 4 << 30,
             min_free_bytes: 64 << 20,
             dedupe_window: Duration::from_secs(300),
+            accept_data_loss: false,
         }
     }
 }

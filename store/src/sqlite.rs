@@ -1,0 +1,423 @@
+//! The store on SQLite: a database in write-ahead mode, one writer, a few readers.
+//!
+//! `tidings.db` holds everything, `tidings.db-wal` what was not brought into it yet, `acked` the
+//! witness, `lock` keeps a second process out.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::schema::{self, EVENT_COLUMNS, RowError, event_of, to_i64, to_seq};
+use crate::tail::Tail;
+use crate::witness::Witness;
+use crate::writer::{self, Command, Seen, Writer};
+use crate::{
+    AppendError, Appended, Changes, Cursor, DeadLetter, Event, EventHead, NewEvent, RetryRow,
+    SUBSCRIPTION_BOUND, SavedLane, Seq, Settings, Store, StoreError,
+};
+
+/// The database's file in the data folder.
+pub(crate) const DATABASE: &str = "tidings.db";
+
+const WAY_OUT: &str = "Restore the data folder from a backup, or move it away to start with an empty log";
+
+/// A store on SQLite. See the contract at the head of this crate.
+#[derive(Debug)]
+pub struct SqliteStore {
+    settings: Settings,
+    shared: Arc<Shared>,
+    commands: Sender<Command>,
+    events: Mutex<Option<mpsc::Receiver<Arc<Event>>>>,
+    readers: [Mutex<Connection>; 2],
+    next_reader: AtomicU64,
+    // Held as long as the store is open.
+    _lock: File,
+}
+
+/// What the writer and the readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) head: AtomicU64,
+    pub(crate) oldest: AtomicU64,
+    pub(crate) free_bytes: AtomicU64,
+    pub(crate) tail: Mutex<Tail>,
+    pub(crate) failed: watch::Sender<Option<StoreError>>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Looks at the free space. Where the system does not tell, the space counts as free: the write
+    /// itself will tell.
+    pub(crate) fn look_at_space(&self, dir: &Path) {
+        let free =
+            rustix::fs::statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        self.free_bytes.store(free, Ordering::Relaxed);
+    }
+}
+
+// === impl SqliteStore ===
+
+impl SqliteStore {
+    /// Opens the store, or makes it; checks what it finds.
+    pub fn open(settings: Settings) -> Result<Self, StoreError> {
+        let dir = settings.dir.clone();
+        let failed = |error: io::Error| StoreError::Failed { path: dir.clone(), reason: error.to_string() };
+        make_private(&dir).map_err(failed)?;
+        let lock = lock(&dir)?;
+        let path = dir.join(DATABASE);
+        let db = connect(&path).map_err(|error| opening(&path, &error))?;
+        let (witness, acked) = Witness::open(&dir).map_err(failed)?;
+        let found = Found::read(&db, &settings, &path)?;
+        check_witness(&settings, &path, found.head, acked)?;
+        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        let reader = || read_only(&path).map(Mutex::new).map_err(|error| opening(&path, &error));
+        let readers = [reader()?, reader()?];
+        // A place that was acknowledged once is never given again.
+        let head = found.head.max(acked.unwrap_or_default());
+        let shared = Arc::new(Shared {
+            head: AtomicU64::new(head.0),
+            oldest: AtomicU64::new(found.oldest.0),
+            free_bytes: AtomicU64::new(u64::MAX),
+            tail: Mutex::default(),
+            failed: watch::Sender::new(None),
+        });
+        shared.look_at_space(&dir);
+        let (announce, events) = mpsc::channel(SUBSCRIPTION_BOUND);
+        let (commands, asked) = std::sync::mpsc::channel();
+        let writer = Writer {
+            db,
+            settings: settings.clone(),
+            shared: Arc::clone(&shared),
+            witness,
+            announce,
+            seen: found.seen,
+            bytes: found.bytes,
+            looked: None,
+            trimmed: None,
+            unsaved: Vec::new(),
+        };
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&asked))
+            .map_err(failed)?;
+        let events = Mutex::new(Some(events));
+        Ok(Self { settings, shared, commands, events, readers, next_reader: AtomicU64::new(0), _lock: lock })
+    }
+
+    /// Why the store takes nothing any more.
+    fn ended(&self) -> StoreError {
+        self.shared.failed.borrow().clone().unwrap_or(StoreError::Closed)
+    }
+
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, RowError>) -> Result<T, StoreError> {
+        let at = self.next_reader.fetch_add(1, Ordering::Relaxed) % 2;
+        let reader = &self.readers[usize::from(at == 1)];
+        let db = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        read(&db).map_err(|error| self.reading(&error))
+    }
+
+    fn reading(&self, error: &RowError) -> StoreError {
+        let path = self.settings.dir.join(DATABASE);
+        match error {
+            RowError::Sqlite(error) => opening(&path, error),
+            RowError::Checksum(_) => damaged(&path, error.to_string()),
+        }
+    }
+
+    fn from_tail(&self, seq: Seq) -> Option<Arc<Event>> {
+        self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).get(seq)
+    }
+}
+
+impl Store for SqliteStore {
+    async fn append(&self, event: NewEvent) -> Result<Appended, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Append(event, answer)).map_err(|_| self.ended())?;
+        answered.await.unwrap_or_else(|_| Err(self.ended().into()))
+    }
+
+    async fn save(&self, changes: Changes) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Save(Box::new(changes), answer)).map_err(|_| self.ended())?;
+        answered.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    fn subscribe(&self) -> Option<mpsc::Receiver<Arc<Event>>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn read(&self, after: Seq, max_events: usize, max_bytes: usize) -> Result<Vec<Arc<Event>>, StoreError> {
+        self.with_reader(|db| {
+            let query = format!("SELECT {EVENT_COLUMNS} WHERE event.seq > ?1 ORDER BY event.seq LIMIT ?2");
+            let mut statement = db.prepare_cached(&query)?;
+            let mut rows = statement.query(params![to_i64(after), max_events])?;
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            while bytes < max_bytes || events.is_empty() {
+                let Some(row) = rows.next()? else { break };
+                let event = event_of(row)?;
+                bytes += event.body.len();
+                events.push(Arc::new(event));
+            }
+            Ok(events)
+        })
+    }
+
+    fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+        if let Some(event) = self.from_tail(seq) {
+            return Ok(Some(event));
+        }
+        self.with_reader(|db| {
+            let mut statement = db.prepare_cached(&format!("SELECT {EVENT_COLUMNS} WHERE event.seq = ?1"))?;
+            let mut rows = statement.query([to_i64(seq)])?;
+            rows.next()?.map(event_of).transpose().map(|event| event.map(Arc::new))
+        })
+    }
+
+    fn scan(&self, after: Seq, upto: Seq, each: &mut dyn FnMut(EventHead)) -> Result<(), StoreError> {
+        self.with_reader(|db| {
+            let mut statement = db.prepare_cached(
+                "SELECT seq, received, name FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+            )?;
+            let mut rows = statement.query(params![to_i64(after), to_i64(upto)])?;
+            while let Some(row) = rows.next()? {
+                let name: String = row.get(2)?;
+                each(EventHead { seq: to_seq(row.get(0)?), name: name.into(), received_ms: row.get(1)? });
+            }
+            Ok(())
+        })
+    }
+
+    fn lanes(&self) -> Result<Vec<SavedLane>, StoreError> {
+        self.with_reader(|db| {
+            let idle_floor = meta(db, "idle_floor")?.map_or(Seq(0), to_seq);
+            let mut statement = db.prepare("SELECT lane, uid, floor, settled, idle, state FROM lane")?;
+            let mut rows = statement.query([])?;
+            let mut lanes = Vec::new();
+            while let Some(row) = rows.next()? {
+                let lane: String = row.get(0)?;
+                let settled: String = row.get(3)?;
+                let mut cursor = Cursor {
+                    uid: row.get(1)?,
+                    floor: to_seq(row.get(2)?),
+                    settled: serde_json::from_str(&settled).unwrap_or_default(),
+                    idle: row.get(4)?,
+                    state: row.get(5)?,
+                };
+                if cursor.idle && cursor.floor < idle_floor {
+                    cursor.floor = idle_floor;
+                    cursor.settled.clear();
+                }
+                let rows = retries(db, &lane)?;
+                let dead = "SELECT count(*) FROM dead WHERE lane = ?1";
+                let dead_letters = db.query_row(dead, [&lane], |row| row.get(0))?;
+                lanes.push(SavedLane { lane, cursor, rows, dead_letters });
+            }
+            Ok(lanes)
+        })
+    }
+
+    fn dead_letters(&self, lane: &str, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.with_reader(|db| {
+            let query = "SELECT seq, coalesce((SELECT e.name FROM event e WHERE e.seq = dead.seq), name), attempts, at, \
+                         reason, status FROM dead WHERE lane = ?1 ORDER BY seq DESC LIMIT ?2";
+            let mut statement = db.prepare_cached(query)?;
+            let letters = statement.query_map(params![lane, limit], |row| {
+                Ok(DeadLetter {
+                    seq: to_seq(row.get(0)?),
+                    name: row.get(1)?,
+                    attempts: row.get(2)?,
+                    at_ms: row.get(3)?,
+                    reason: row.get(4)?,
+                    status_code: row.get(5)?,
+                })
+            })?;
+            Ok(letters.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn head(&self) -> Seq {
+        Seq(self.shared.head.load(Ordering::Acquire))
+    }
+
+    fn oldest(&self) -> Seq {
+        Seq(self.shared.oldest.load(Ordering::Acquire))
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
+    fn writable(&self) -> Result<(), AppendError> {
+        if let Some(error) = self.shared.failed.borrow().clone() {
+            return Err(error.into());
+        }
+        self.shared.look_at_space(&self.settings.dir);
+        let (free_bytes, min_free_bytes) = (self.free_bytes(), self.settings.min_free_bytes);
+        if free_bytes < min_free_bytes {
+            return Err(AppendError::NoSpace { path: self.settings.dir.clone(), free_bytes, min_free_bytes });
+        }
+        Ok(())
+    }
+
+    async fn failed(&self) -> StoreError {
+        let mut failed = self.shared.failed.subscribe();
+        match failed.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or(StoreError::Closed),
+            Err(_) => StoreError::Closed,
+        }
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Close(answer)).map_err(|_| self.ended())?;
+        answered.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+}
+
+/// What an existing database holds.
+struct Found {
+    head: Seq,
+    oldest: Seq,
+    bytes: u64,
+    seen: Seen,
+}
+
+// === impl Found ===
+
+impl Found {
+    fn read(db: &Connection, settings: &Settings, path: &Path) -> Result<Self, StoreError> {
+        let found = Self::query(db, settings);
+        found.map_err(|error| match error {
+            RowError::Sqlite(error) => opening(path, &error),
+            RowError::Checksum(_) => damaged(path, error.to_string()),
+        })
+    }
+
+    fn query(db: &Connection, settings: &Settings) -> Result<Self, RowError> {
+        let last: Option<i64> = db.query_row("SELECT max(seq) FROM event", [], |row| row.get(0))?;
+        let first: Option<i64> = db.query_row("SELECT min(seq) FROM event", [], |row| row.get(0))?;
+        let head = last.max(meta(db, "head")?).map_or(Seq(0), to_seq);
+        let oldest = first.map_or(Seq(head.0 + 1), to_seq);
+        let mut ends =
+            db.prepare(&format!("SELECT {EVENT_COLUMNS} WHERE event.seq = ?1 OR event.seq = ?2"))?;
+        let mut rows = ends.query(params![first, last])?;
+        while let Some(row) = rows.next()? {
+            event_of(row)?;
+        }
+        let bytes: i64 = db.query_row("SELECT coalesce(sum(size), 0) FROM event", [], |row| row.get(0))?;
+        let window_ms = i64::try_from(settings.dedupe_window.as_millis()).unwrap_or(i64::MAX);
+        let since = writer::now_ms().saturating_sub(window_ms);
+        Ok(Self { head, oldest, bytes: u64::try_from(bytes).unwrap_or(0), seen: seen_since(db, since)? })
+    }
+}
+
+/// The fingerprints of the events received since then, read from the log's end.
+fn seen_since(db: &Connection, since_ms: i64) -> rusqlite::Result<Seen> {
+    let mut statement = db.prepare("SELECT fingerprint, received FROM event ORDER BY seq DESC")?;
+    let mut rows = statement.query([])?;
+    let mut newest_first = Vec::new();
+    while let Some(row) = rows.next()? {
+        let received_ms: i64 = row.get(1)?;
+        if received_ms < since_ms || newest_first.len() >= writer::MAX_FINGERPRINTS {
+            break;
+        }
+        newest_first.push((row.get::<_, [u8; 16]>(0)?, received_ms));
+    }
+    let mut seen = Seen::default();
+    newest_first.into_iter().rev().for_each(|(fingerprint, received_ms)| seen.add(fingerprint, received_ms));
+    Ok(seen)
+}
+
+fn retries(db: &Connection, lane: &str) -> rusqlite::Result<Vec<RetryRow>> {
+    let mut statement = db.prepare_cached(
+        "SELECT seq, attempts, first_attempt, due, key FROM retry WHERE lane = ?1 ORDER BY seq",
+    )?;
+    let rows = statement.query_map([lane], |row| {
+        Ok(RetryRow {
+            seq: to_seq(row.get(0)?),
+            attempts: row.get(1)?,
+            first_attempt_ms: row.get(2)?,
+            due_ms: row.get(3)?,
+            key: row.get::<_, i64>(4)?.cast_unsigned(),
+        })
+    })?;
+    rows.collect()
+}
+
+fn meta(db: &Connection, key: &str) -> rusqlite::Result<Option<i64>> {
+    db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 && application != schema::APPLICATION_ID {
+        return Err(rusqlite::Error::InvalidPath(PathBuf::from("not a Tidings store")));
+    }
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    writer::configure(&db)?;
+    schema::prepare(&db)?;
+    Ok(db)
+}
+
+fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    db.pragma_update(None, "cache_size", -1024)?;
+    Ok(db)
+}
+
+fn check_witness(settings: &Settings, path: &Path, head: Seq, acked: Option<Seq>) -> Result<(), StoreError> {
+    let Some(acked) = acked.filter(|acked| *acked > head) else { return Ok(()) };
+    if settings.accept_data_loss {
+        tracing::warn!(
+            acknowledged = acked.0,
+            found = head.0,
+            "the log lost events that were acknowledged; told to go on"
+        );
+        return Ok(());
+    }
+    let wal = path.with_extension("db-wal");
+    Err(StoreError::Damaged {
+        path: wal,
+        reason: format!("the log ends at event {} but event {} was acknowledged", head.0, acked.0),
+        way_out: format!("{WAY_OUT}; to go on without the lost events, start once with --accept-data-loss"),
+    })
+}
+
+fn opening(path: &Path, error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, error.to_string()),
+        _ => StoreError::Failed { path: path.to_owned(), reason: error.to_string() },
+    }
+}
+
+fn damaged(path: &Path, reason: String) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), reason, way_out: WAY_OUT.to_owned() }
+}
+
+fn make_private(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let failed = |error: io::Error| StoreError::Failed { path: dir.to_owned(), reason: error.to_string() };
+    let file =
+        File::options().create(true).write(true).truncate(false).open(dir.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path: dir.to_owned() }),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
