@@ -21,10 +21,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use filter::{Filter, FilterError};
+pub use filter::{Filter, FilterError, MAX_FILTER_BYTES};
 pub use pointer::{Pointer, PointerError};
 pub use secret::SecretText;
-pub use selection::{EventPattern, PatternError, SelectionIndex};
+pub use selection::{EventPattern, MAX_EVENT_NAME_BYTES, PatternError, SelectionIndex};
 pub use tidings_egress::Egress;
 
 /// The version of the plan's shape. A sidecar refuses one that it does not know.
@@ -154,7 +154,13 @@ pub struct Delivery {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { timeout_seconds: 15, concurrency: 16, rate_per_second: None, ordering_key: vec![], retry: Retry::default() }
+        Self {
+            timeout_seconds: 15,
+            concurrency: 16,
+            rate_per_second: None,
+            ordering_key: vec![],
+            retry: Retry::default(),
+        }
     }
 }
 
@@ -183,7 +189,9 @@ pub enum PlanError {
     #[error("the plan is not readable: {0}")]
     Malformed(#[from] serde_json::Error),
     /// A shape that this program does not know.
-    #[error("the plan has version {found}, this sidecar runs version {PLAN_VERSION}: upgrade the older of operator and sidecar")]
+    #[error(
+        "the plan has version {found}, this sidecar runs version {PLAN_VERSION}: upgrade the older of operator and sidecar"
+    )]
     Version {
         /// The plan's version.
         found: u32,

@@ -17,7 +17,9 @@ pub struct Pointer(String);
 
 /// Why a text is no JSON pointer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no JSON pointer: it begins with \"/\", and \"~\" is followed by 0 or 1, as in \"/params/userId\"")]
+#[error(
+    "{text:?} is no JSON pointer: it begins with \"/\", and \"~\" is followed by 0 or 1, as in \"/params/userId\""
+)]
 pub struct PointerError {
     text: String,
 }

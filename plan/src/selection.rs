@@ -32,7 +32,9 @@ pub enum EventPattern {
 
 /// Why a text selects no events.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no event selection: write a name such as \"PostSignIn\", a prefix such as \"User.*\", or \"*\"")]
+#[error(
+    "{text:?} is no event selection: write a name such as \"PostSignIn\", a prefix such as \"User.*\", or \"*\""
+)]
 pub struct PatternError {
     text: String,
 }
@@ -59,7 +61,11 @@ impl EventPattern {
         if name.is_empty() || text.len() > MAX_EVENT_NAME_BYTES || !name.chars().all(in_order) {
             return Err(refused());
         }
-        Ok(if name.len() == text.len() { Self::Exact(name.to_owned()) } else { Self::Prefix(format!("{name}.")) })
+        Ok(if name.len() == text.len() {
+            Self::Exact(name.to_owned())
+        } else {
+            Self::Prefix(format!("{name}."))
+        })
     }
 
     /// Whether an event of this name is selected.
@@ -143,7 +149,8 @@ mod tests {
 
     #[test]
     fn the_index_finds_what_the_patterns_select_each_once() {
-        let patterns = |texts: &[&str]| texts.iter().map(|t| EventPattern::parse(t).unwrap()).collect::<Vec<_>>();
+        let patterns =
+            |texts: &[&str]| texts.iter().map(|t| EventPattern::parse(t).unwrap()).collect::<Vec<_>>();
         let mut index = SelectionIndex::default();
         index.insert(&patterns(&["PostSignIn"]), 0);
         index.insert(&patterns(&["User.*", "User.Created"]), 1);
