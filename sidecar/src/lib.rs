@@ -1,16 +1,40 @@
 //! The sidecar: receives an auth server's events, stores them, and delivers them.
 //!
 //! ```text
-//! auth server --POST--> receive -> store -> dispatch -> lane -> dial --POST--> endpoint
-//!                         |                   |           |
-//!                       extract             plan's      schedule, cursor, rate, envelope
-//!                                           index         |
-//!                                                       tally -> admin, metrics, report
+//! auth server --POST--> receive -> store -> engine -> lane -> dial --POST--> endpoint
+//!                         |                   |         |
+//!                      extract           the plan's   book, schedule, circuit, rate, envelope
+//!                                          index        |
+//!                                                     tally -> admin, metrics
 //! ```
 //!
-//! Data flows one way; nothing downstream calls back up. [`engine`] puts the parts together. This
-//! library knows nothing of Kubernetes: a plan comes in from whoever has one, tallies go out.
+//! Data flows one way; nothing downstream calls back up. [`sidecar`] puts the parts together. This
+//! library knows nothing of Kubernetes: plans come in from whoever has them, tallies go out.
+
+pub mod sidecar;
+
+pub mod serve;
+
+pub mod receive;
 
 mod extract;
-pub mod serve;
-pub mod receive;
+
+pub mod engine;
+
+pub mod lane;
+
+pub mod circuit;
+pub mod rate;
+pub mod schedule;
+
+pub mod dial;
+pub mod envelope;
+
+pub mod tally;
+
+mod admin;
+pub mod metrics;
+
+pub mod plans;
+
+mod clock;

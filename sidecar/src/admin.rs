@@ -1,0 +1,124 @@
+//! The admin surface, on a port of its own: health, metrics, recent attempts, dead letters.
+//!
+//! It shows no body, no secret and no URL, and changes nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+use tidings_plan::ObjectName;
+use tidings_store::Store;
+
+use crate::sidecar::Parts;
+
+/// How many dead letters one answer lists at the most.
+const MAX_DEAD_LETTERS: usize = 1000;
+
+/// Answers one request to the admin port.
+pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "the admin surface is read with GET");
+    }
+    let query = request.uri().query().unwrap_or_default();
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => ready(&parts),
+        "/metrics" => match parts.engine.metrics().encode(parts.scrape()) {
+            Ok(body) => metrics(body),
+            Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "EncodingFailed", "the metrics could not be encoded"),
+        },
+        "/deliveries" => deliveries(&parts, query),
+        "/deadletters" => dead_letters(parts, query).await,
+        "/webhooks" => json_of(&parts.engine.snapshots()),
+        _ => refusal(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "there are /livez, /readyz, /metrics, /webhooks, /deliveries?webhook=NAMESPACE/NAME and /deadletters?webhook=NAMESPACE/NAME",
+        ),
+    }
+}
+
+/// Ready once a plan runs and events are taken; the reasons stand in the answer.
+fn ready<S: Store>(parts: &Parts<S>) -> Response<Full<Bytes>> {
+    let mut reasons = Vec::new();
+    if parts.engine.applied().digest.is_empty() {
+        reasons.push("no plan yet: waiting for one".to_owned());
+    }
+    if let Err(error) = parts.engine.store().writable() {
+        reasons.push(error.to_string());
+    }
+    if reasons.is_empty() {
+        return text(StatusCode::OK, "ok\n".to_owned());
+    }
+    text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+}
+
+fn deliveries<S: Store>(parts: &Parts<S>, query: &str) -> Response<Full<Bytes>> {
+    let webhook = match webhook_of(query) {
+        Ok(webhook) => webhook,
+        Err(refused) => return *refused,
+    };
+    match parts.engine.recent(&webhook) {
+        Some(attempts) => json_of(&json!({ "webhook": webhook.to_string(), "deliveries": attempts })),
+        None => unknown(&webhook),
+    }
+}
+
+async fn dead_letters<S: Store>(parts: Arc<Parts<S>>, query: &str) -> Response<Full<Bytes>> {
+    let webhook = match webhook_of(query) {
+        Ok(webhook) => webhook,
+        Err(refused) => return *refused,
+    };
+    let name = webhook.to_string();
+    let read = tokio::task::spawn_blocking(move || parts.engine.dead_letters(&webhook, MAX_DEAD_LETTERS)).await;
+    match read {
+        Ok(Ok(letters)) => json_of(&json!({ "webhook": name, "deadLetters": letters })),
+        Ok(Err(error)) => refusal(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", &error.to_string()),
+        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", "the look-up was cut short"),
+    }
+}
+
+fn webhook_of(query: &str) -> Result<ObjectName, Box<Response<Full<Bytes>>>> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == "webhook")
+        .and_then(|(_, value)| ObjectName::parse(&value))
+        .ok_or_else(|| {
+            Box::new(refusal(StatusCode::BAD_REQUEST, "MissingWebhook", "name a Webhook: ?webhook=NAMESPACE/NAME"))
+        })
+}
+
+fn unknown(webhook: &ObjectName) -> Response<Full<Bytes>> {
+    let message = format!("the plan holds no Webhook {webhook}; /webhooks lists those that it holds");
+    refusal(StatusCode::NOT_FOUND, "UnknownWebhook", &message)
+}
+
+fn refusal(status: StatusCode, reason: &str, message: &str) -> Response<Full<Bytes>> {
+    let mut response = json_of(&json!({ "reason": reason, "message": message }));
+    *response.status_mut() = status;
+    response
+}
+
+fn json_of(value: &impl Serialize) -> Response<Full<Bytes>> {
+    let mut body = serde_json::to_vec(value).unwrap_or_default();
+    body.push(b'\n');
+    with_type(StatusCode::OK, "application/json", Bytes::from(body))
+}
+
+fn metrics(body: String) -> Response<Full<Bytes>> {
+    with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", Bytes::from(body))
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain; charset=utf-8", Bytes::from(body))
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+

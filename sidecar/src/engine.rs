@@ -1,0 +1,419 @@
+//! Puts the parts together: dispatches what the store announces to the lanes that select it, swaps the
+//! plan while deliveries run, and saves what the lanes change.
+//!
+//! In: a store and plans. Out: attempts, tallies. The store is closed by whoever opened it.
+//!
+//! # Why an idle lane loses nothing
+//! A lane whose Webhook selects nothing writes nothing: its saved cursor is *idle*, and stands at the
+//! idle floor that each save raises for all. The saver reads `dispatched` first and takes the changed
+//! lanes after it; the dispatcher hands an event over, which marks the lane as changed, before it
+//! raises `dispatched`. So a lane that got an event at or below the saved idle floor is in the same
+//! save, and no longer idle.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tidings_egress::Egress;
+use tidings_plan::{ObjectName, Plan, SelectionIndex, WebhookPlan};
+use tidings_store::{Changes, DeadLetter, Event, EventHead, LaneChange, Seq, Store, StoreError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::dial::Dialer;
+use crate::lane::book::Book;
+use crate::lane::spec::Spec;
+use crate::lane::{self, Handle, Unsaved};
+use crate::metrics::Deliveries;
+use crate::tally::{Attempted, Snapshot};
+
+/// How often what the lanes changed is saved. A crash takes back at most this much of the cursors:
+/// those events are delivered a second time, under the same `webhook-id`.
+const SAVE_EVERY: Duration = Duration::from_millis(100);
+
+/// Delivers what a store holds, as a plan says.
+pub struct Engine<S> {
+    store: Arc<S>,
+    routing: ArcSwap<Routing>,
+    dispatched: AtomicU64,
+    unsaved: Arc<Unsaved>,
+    metrics: Arc<Deliveries>,
+    lanes: Mutex<Lanes>,
+    applied: ArcSwap<Applied>,
+    fatal: Fatal,
+    stop: watch::Sender<bool>,
+    control_plane: Vec<std::net::IpAddr>,
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// The plan's name, [`Plan::digest`]; empty before the first plan.
+    pub digest: String,
+    /// How many Webhooks run.
+    pub webhooks: usize,
+    /// Those that are left out, with the reason.
+    pub rejected: Vec<(ObjectName, String)>,
+}
+
+/// Tells that the process must end, and why.
+#[derive(Debug, Clone)]
+pub struct Fatal(Arc<watch::Sender<Option<StoreError>>>);
+
+/// Which lanes select an event.
+#[derive(Debug, Default)]
+struct Routing {
+    index: SelectionIndex<usize>,
+    lanes: Vec<Arc<Handle>>,
+}
+
+/// The lanes at work, and the books of Webhooks that the plan does not hold now.
+#[derive(Default)]
+struct Lanes {
+    running: BTreeMap<ObjectName, Running>,
+    /// Ran under an earlier plan of this process.
+    absent: BTreeMap<ObjectName, Arc<Handle>>,
+    /// Were saved by an earlier process.
+    parked: BTreeMap<String, Book>,
+    /// Changes of parked lanes, to be saved.
+    loose: Vec<LaneChange>,
+    dialer: Option<(Egress, Dialer)>,
+}
+
+struct Running {
+    handle: Arc<Handle>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+// === impl Fatal ===
+
+impl Fatal {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// Tells the first reason; later ones are its consequences.
+    pub fn tell(&self, error: StoreError) {
+        self.0.send_if_modified(|told| {
+            let first = told.is_none();
+            if first {
+                *told = Some(error);
+            }
+            first
+        });
+    }
+
+    /// Whether it was told.
+    pub fn is_told(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    async fn wait(&self) -> StoreError {
+        let mut told = self.0.subscribe();
+        match told.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or(StoreError::Closed),
+            Err(_) => StoreError::Closed,
+        }
+    }
+}
+
+// === impl Engine ===
+
+impl<S: Store> Engine<S> {
+    /// Starts delivering from a store; nothing is delivered before the first plan. `control_plane`:
+    /// addresses that are refused whatever the policy allows by range.
+    pub fn start(store: Arc<S>, control_plane: Vec<std::net::IpAddr>) -> Result<Arc<Self>, StoreError> {
+        let events = store.subscribe().ok_or(StoreError::Closed)?;
+        let head = store.head();
+        let parked = store.lanes()?.into_iter().map(|saved| (saved.lane.clone(), Book::restore(saved))).collect();
+        let engine = Arc::new(Self {
+            dispatched: AtomicU64::new(head.0),
+            store,
+            routing: ArcSwap::default(),
+            unsaved: Arc::default(),
+            metrics: Arc::default(),
+            lanes: Mutex::new(Lanes { parked, ..Lanes::default() }),
+            applied: ArcSwap::default(),
+            fatal: Fatal::new(),
+            stop: watch::Sender::new(false),
+            control_plane,
+        });
+        tokio::spawn(dispatch(Arc::clone(&engine), events));
+        Ok(engine)
+    }
+
+    /// Runs a plan in place of the one before. A Webhook that does not compile is left out, its cursor
+    /// is kept, and the others run.
+    pub fn apply(self: &Arc<Self>, plan: &Plan) -> Arc<Applied> {
+        let mut lanes = self.lanes();
+        let dialer = self.dialer(&mut lanes, &plan.egress);
+        let mut rejected = Vec::new();
+        let mut specs = BTreeMap::new();
+        for webhook in &plan.webhooks {
+            match Spec::compile(webhook.clone(), plan.auth_server.clone(), &dialer) {
+                Ok(spec) => {
+                    specs.insert(webhook.webhook.clone(), Arc::new(spec));
+                }
+                Err(error) => {
+                    tracing::warn!(webhook = %webhook.webhook, %error, "the Webhook is left out");
+                    rejected.push((webhook.webhook.clone(), error.to_string()));
+                }
+            }
+        }
+        self.park_absent(&mut lanes, &specs);
+        let fresh = self.place(&mut lanes, specs);
+        self.pin_parked(&mut lanes);
+        self.routing.store(Arc::new(Routing::of(&lanes)));
+        self.run(&mut lanes, fresh);
+        let applied = Arc::new(Applied { digest: plan.digest(), webhooks: lanes.running.len(), rejected });
+        self.applied.store(Arc::clone(&applied));
+        tracing::info!(plan = applied.digest, webhooks = applied.webhooks, rejected = applied.rejected.len(), "the plan runs");
+        applied
+    }
+
+    /// What became of the last plan.
+    pub fn applied(&self) -> Arc<Applied> {
+        self.applied.load_full()
+    }
+
+    /// The numbers of all Webhooks, by namespace and name.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        let handles: Vec<_> = self.lanes().running.values().map(|running| Arc::clone(&running.handle)).collect();
+        handles.iter().map(|handle| handle.snapshot()).collect()
+    }
+
+    /// The recent attempts of a Webhook; `None` when the plan does not hold it.
+    pub fn recent(&self, webhook: &ObjectName) -> Option<Vec<Attempted>> {
+        let handle = Arc::clone(&self.lanes().running.get(webhook)?.handle);
+        let recent = handle.lock().recent.to_vec();
+        Some(recent)
+    }
+
+    /// The newest dead letters of a Webhook. Blocks on the file.
+    pub fn dead_letters(&self, webhook: &ObjectName, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.store.dead_letters(&webhook.to_string(), limit)
+    }
+
+    /// The deliveries' metrics.
+    pub fn metrics(&self) -> &Arc<Deliveries> {
+        &self.metrics
+    }
+
+    /// The store that it delivers from.
+    pub fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+
+    /// Saves what changes until the engine is stopped or the store fails; then tells why it ended.
+    /// To be run as long as the engine is.
+    pub async fn run_until_failure(&self) -> StoreError {
+        let mut stop = self.stop.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                error = self.store.failed() => return error,
+                error = self.fatal.wait() => return error,
+                _ = stop.wait_for(|stop| *stop) => std::future::pending().await,
+                () = tokio::time::sleep(SAVE_EVERY) => {}
+            }
+            if let Err(error) = self.save().await {
+                return error;
+            }
+        }
+    }
+
+    /// Stops: starts nothing more, waits at most `drain` for attempts under way, and saves.
+    pub async fn stop(&self, drain: Duration) -> Result<(), StoreError> {
+        self.stop.send_replace(true);
+        let running = std::mem::take(&mut self.lanes().running);
+        for lane in running.values() {
+            lane.stop.send_replace(true);
+        }
+        let deadline = tokio::time::Instant::now() + drain;
+        for (_, lane) in running {
+            let abort = lane.task.abort_handle();
+            if tokio::time::timeout_at(deadline, lane.task).await.is_err() {
+                abort.abort();
+            }
+        }
+        self.save().await
+    }
+
+    async fn save(&self) -> Result<(), StoreError> {
+        // The order matters; see this module's head.
+        let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
+        let mut lanes: Vec<_> = self.unsaved.take().iter().filter_map(|handle| handle.take_changes()).collect();
+        lanes.append(&mut self.lanes().loose);
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        self.store.save(Changes { idle_floor: Some(dispatched), lanes }).await
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The dialer of this policy; a new policy has new connections.
+    fn dialer(&self, lanes: &mut Lanes, egress: &Egress) -> Dialer {
+        if let Some((_, dialer)) = lanes.dialer.as_ref().filter(|(known, _)| known == egress) {
+            return dialer.clone();
+        }
+        let judged = self.control_plane.iter().fold(egress.clone(), |policy, address| policy.with_control_plane(*address));
+        let dialer = Dialer::new(judged);
+        lanes.dialer = Some((egress.clone(), dialer.clone()));
+        dialer
+    }
+
+    /// Stops the lanes whose Webhooks the plan no longer holds; their cursors stay.
+    fn park_absent(&self, lanes: &mut Lanes, specs: &BTreeMap<ObjectName, Arc<Spec>>) {
+        let absent: Vec<_> = lanes.running.keys().filter(|name| !specs.contains_key(name)).cloned().collect();
+        for name in absent {
+            if let Some(Running { handle, stop, task: _ }) = lanes.running.remove(&name) {
+                stop.send_replace(true);
+                handle.lock().reselect(Seq(self.dispatched.load(Ordering::SeqCst)));
+                handle.changed(&self.unsaved);
+                lanes.absent.insert(name, handle);
+            }
+        }
+    }
+
+    /// Pins the cursors of Webhooks that no plan of this process held yet, so that they miss nothing;
+    /// forgets those of which retention has taken what waited.
+    fn pin_parked(&self, lanes: &mut Lanes) {
+        let oldest = self.store.oldest();
+        let mut loose = Vec::new();
+        lanes.parked.retain(|label, book| {
+            let kept = book.position.0 + 1 >= oldest.0;
+            book.reselect(book.position);
+            let cursor_gone = LaneChange { lane: label.clone(), ..LaneChange::default() };
+            loose.extend(if kept { book.take_changes(label) } else { Some(cursor_gone) });
+            kept
+        });
+        lanes.loose.append(&mut loose);
+    }
+
+    /// Gives each Webhook its lane; tells which ones are to be started.
+    fn place(&self, lanes: &mut Lanes, specs: BTreeMap<ObjectName, Arc<Spec>>) -> Vec<Arc<Handle>> {
+        let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
+        let mut fresh = Vec::new();
+        for (name, spec) in specs {
+            let same = lanes.running.get(&name).filter(|running| running.handle.lock().uid() == uid_of(&spec.plan));
+            if let Some(running) = same {
+                running.handle.replace_spec(spec, dispatched, &self.unsaved);
+                continue;
+            }
+            if let Some(replaced) = lanes.running.remove(&name) {
+                replaced.stop.send_replace(true);
+            }
+            let uid = uid_of(&spec.plan);
+            if let Some(handle) = lanes.absent.remove(&name).filter(|handle| handle.lock().uid() == uid) {
+                handle.replace_spec(spec, dispatched, &self.unsaved);
+                fresh.push(handle);
+                continue;
+            }
+            let kept = lanes.parked.remove(&name.to_string()).filter(|book| book.uid() == uid);
+            let book = kept.unwrap_or_else(|| Book::new(&uid, self.store.head()));
+            fresh.push(Arc::new(Handle::new(spec, book)));
+        }
+        fresh
+            .into_iter()
+            .inspect(|handle| {
+                handle.changed(&self.unsaved);
+                let task = tokio::spawn(std::future::ready(()));
+                let running = Running { handle: Arc::clone(handle), stop: watch::Sender::new(false), task };
+                lanes.running.insert(handle.webhook.clone(), running);
+            })
+            .collect()
+    }
+
+    /// Starts lanes; the routing knows them already, so that they miss nothing.
+    fn run(self: &Arc<Self>, lanes: &mut Lanes, fresh: Vec<Arc<Handle>>) {
+        // Before they run: what they read from then on is subtracted from what is counted here.
+        let starts: Vec<_> = fresh.iter().map(|lane| lane.lock().starts()).collect();
+        for handle in &fresh {
+            if let Some(running) = lanes.running.get_mut(&handle.webhook) {
+                running.task = tokio::spawn(lane::run(
+                    Arc::clone(handle),
+                    Arc::clone(&self.store),
+                    Arc::clone(&self.unsaved),
+                    Arc::clone(&self.metrics),
+                    self.fatal.clone(),
+                    running.stop.subscribe(),
+                ));
+            }
+        }
+        if !fresh.is_empty() {
+            let (engine, head) = (Arc::clone(self), self.store.head());
+            tokio::task::spawn_blocking(move || engine.count_backlog(&fresh, &starts, head));
+        }
+    }
+
+    /// Counts what waits in the log for lanes that were just started, in one pass over the heads.
+    fn count_backlog(&self, lanes: &[Arc<Handle>], starts: &[lane::book::Start], head: Seq) {
+        let Some(from) = starts.iter().map(book_start).min() else { return };
+        let mut index = SelectionIndex::default();
+        for (at, lane) in lanes.iter().enumerate() {
+            index.insert(&lane.spec().plan.events, at);
+        }
+        let mut counts = vec![(0_i64, None); lanes.len()];
+        let mut found = Vec::new();
+        let result = self.store.scan(from, head, &mut |EventHead { seq, name, received_ms }| {
+            index.find(&name, &mut found);
+            for &at in &found {
+                if starts[at].rows.contains(&seq) {
+                    lanes[at].lock().note_received(seq, received_ms);
+                } else if starts[at].waits(seq) {
+                    counts[at].0 += 1;
+                    counts[at].1.get_or_insert(received_ms);
+                }
+            }
+        });
+        if let Err(error) = result {
+            self.fatal.tell(error);
+        }
+        for (lane, (events, oldest_ms)) in lanes.iter().zip(counts) {
+            lane.lock().add_backlog(events, oldest_ms);
+        }
+    }
+}
+
+fn book_start(start: &lane::book::Start) -> Seq {
+    start.rows.first().map_or(start.floor, |row| Seq(row.0 - 1).min(start.floor))
+}
+
+/// The Webhook's UID; one that came from a file has none and is known by its name.
+fn uid_of(plan: &WebhookPlan) -> String {
+    if plan.uid.is_empty() { plan.webhook.to_string() } else { plan.uid.clone() }
+}
+
+/// Hands what the store announces to the lanes that select it, until the store is closed.
+async fn dispatch<S: Store>(engine: Arc<Engine<S>>, mut events: mpsc::Receiver<Arc<Event>>) {
+    let mut selected = Vec::new();
+    while let Some(event) = events.recv().await {
+        // Loaded for each event: a lane that is being started relies on it.
+        let routing = engine.routing.load();
+        routing.index.find(&event.name, &mut selected);
+        for &at in &selected {
+            routing.lanes[at].hand_over(&event, &engine.unsaved);
+        }
+        engine.metrics.dispatched(!selected.is_empty());
+        engine.dispatched.store(event.seq.0, Ordering::SeqCst);
+    }
+}
+
+// === impl Routing ===
+
+impl Routing {
+    fn of(lanes: &Lanes) -> Self {
+        let mut routing = Self::default();
+        for running in lanes.running.values() {
+            routing.index.insert(&running.handle.spec().plan.events, routing.lanes.len());
+            routing.lanes.push(Arc::clone(&running.handle));
+        }
+        routing
+    }
+}

@@ -1,0 +1,407 @@
+//! The book of one lane: which events wait, which are under way, which must be tried again, and from
+//! where to read on. It holds no I/O and no time of its own.
+//!
+//! # Correctness
+//! - *Outstanding* is what was handed to the lane and is neither settled nor has a row: the ready
+//!   queue and first attempts under way. Everything up to `position` that the Webhook selects is
+//!   outstanding, has a row, or is settled; so the cursor's floor is just below the lowest
+//!   outstanding event, and `position` where there is none.
+//! - The ready queue is taken from the front alone, in order: each event taken out is below each one
+//!   left, and so the queue may be forgotten at any time by setting `position` just below its front.
+//! - `live` means that the dispatcher hands events over. A lane that fell behind reads the log itself
+//!   and becomes live again under the book's lock when `position` is the log's head: no event above
+//!   the head was dispatched yet then, and each one at or below it has been read.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use tidings_store::{Cursor, DeadLetter, Event, LaneChange, RetryRow, SavedLane, Seq};
+
+use crate::circuit::Circuit;
+use crate::tally::{Recent, Tally};
+
+/// How many events wait in memory for one lane; the rest stay in the log alone.
+pub const READY_EVENTS: usize = 256;
+
+/// How many bytes of bodies wait in memory for one lane.
+pub const READY_BYTES: usize = 1 << 20;
+
+/// How many rows one lane keeps; beyond it the lane takes up no new event until one settles.
+/// At about 100 bytes a row a lane then costs some 6 MiB.
+pub const MAX_ROWS: usize = 65_536;
+
+/// An event to be tried again, or parked behind another of its ordering key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Attempts made.
+    pub attempts: u32,
+    /// When the first was made, in milliseconds since 1970; 0 where none was.
+    pub first_attempt_ms: i64,
+    /// When the next is due, in milliseconds since 1970.
+    pub due_ms: i64,
+    /// The hash of the ordering key; 0 without one.
+    pub key: u64,
+    /// When the event was received; 0 where that is not known yet.
+    pub received_ms: i64,
+}
+
+/// The book of one lane.
+#[derive(Debug, Default)]
+pub struct Book {
+    uid: String,
+    /// The dispatcher hands events over.
+    pub live: bool,
+    /// Everything up to here was looked at.
+    pub position: Seq,
+    /// What was settled above the floor when the lane was saved: skipped when it is read again.
+    skip: Vec<(Seq, Seq)>,
+    ready: VecDeque<Arc<Event>>,
+    ready_bytes: usize,
+    /// First attempts under way, with the time each event was received.
+    first_attempts: BTreeMap<Seq, i64>,
+    rows: BTreeMap<Seq, Row>,
+    /// Rows that may be tried, by the time they are due; those under way are not in it.
+    due: BTreeSet<(i64, Seq)>,
+    /// Per ordering key the events that are under way, wait or are parked: the first one goes.
+    keys: HashMap<u64, BTreeSet<Seq>>,
+    /// Events in the log beyond `position` that the Webhook selects; may pass below zero for a moment
+    /// while the count of a backlog found at start is still being made.
+    backlog: i64,
+    backlog_since_ms: Option<i64>,
+    /// The endpoint's circuit.
+    pub circuit: Circuit,
+    /// Nothing starts before then (`Retry-After`, the rate), in milliseconds since 1970.
+    pub hold_until_ms: i64,
+    /// The tallies.
+    pub tally: Tally,
+    /// The recent attempts.
+    pub recent: Recent,
+    changed_rows: HashSet<Seq>,
+    dead: Vec<DeadLetter>,
+    dirty: bool,
+}
+
+/// Where a lane starts: what of the log waits for it is counted by this.
+#[derive(Debug)]
+pub struct Start {
+    /// Everything up to here was settled, or has a row.
+    pub floor: Seq,
+    /// What was settled above it.
+    pub settled: Vec<(Seq, Seq)>,
+    /// What has a row.
+    pub rows: BTreeSet<Seq>,
+}
+
+// === impl Start ===
+
+impl Start {
+    /// Whether an event waits in the log.
+    pub fn waits(&self, seq: Seq) -> bool {
+        seq > self.floor && !self.settled.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+    }
+}
+
+// === impl Book ===
+
+impl Book {
+    /// The book of a Webhook that starts at `head`.
+    pub fn new(uid: &str, head: Seq) -> Self {
+        Self { uid: uid.to_owned(), position: head, dirty: true, ..Self::default() }
+    }
+
+    /// The book as it was saved.
+    pub fn restore(saved: SavedLane) -> Self {
+        let mut book = Self {
+            uid: saved.cursor.uid,
+            position: saved.cursor.floor,
+            skip: saved.cursor.settled,
+            tally: serde_json::from_str(&saved.cursor.state).unwrap_or_default(),
+            ..Self::default()
+        };
+        for RetryRow { seq, attempts, first_attempt_ms, due_ms, key } in saved.rows {
+            book.add_row(seq, Row { attempts, first_attempt_ms, due_ms, key, received_ms: 0 });
+        }
+        book.changed_rows.clear();
+        book
+    }
+
+    /// The UID of the Webhook that it belongs to.
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// Where the lane starts.
+    pub fn starts(&self) -> Start {
+        Start { floor: self.position, settled: self.skip.clone(), rows: self.rows.keys().copied().collect() }
+    }
+
+    /// Takes an event from the dispatcher; true when the book changed and must be saved.
+    pub fn hand_over(&mut self, event: &Arc<Event>) -> bool {
+        if event.seq <= self.position {
+            return false;
+        }
+        let fits = self.ready.len() < READY_EVENTS && self.ready_bytes < READY_BYTES;
+        if self.live && fits {
+            self.push_ready(Arc::clone(event));
+            return self.touch();
+        }
+        if self.backlog <= 0 {
+            self.backlog_since_ms = Some(event.received_ms);
+        }
+        self.backlog += 1;
+        std::mem::replace(&mut self.live, false) && self.touch()
+    }
+
+    /// Takes what was read from the log: the selected events, and how far the reading came.
+    pub fn take_read(&mut self, selected: Vec<Arc<Event>>, upto: Seq) {
+        for event in selected.into_iter().filter(|event| event.seq > self.position) {
+            self.backlog -= 1;
+            if !self.is_settled(event.seq) {
+                self.push_ready(event);
+            }
+        }
+        self.position = self.position.max(upto);
+        self.skip.retain(|(_, last)| *last > upto);
+        self.touch();
+    }
+
+    /// Becomes live if nothing of the log is left to be read. `head` must be read under the book's lock.
+    pub fn go_live(&mut self, head: Seq) {
+        if !self.live && self.position >= head {
+            self.live = true;
+            self.backlog = 0;
+            self.backlog_since_ms = None;
+            self.touch();
+        }
+    }
+
+    /// Whether the log should be read on.
+    pub fn wants_reading(&self, concurrency: usize) -> bool {
+        !self.live && self.ready.len() < concurrency.min(READY_EVENTS / 2) && self.rows.len() < MAX_ROWS
+    }
+
+    /// Forgets the ready queue: its events stay in the log and are read again.
+    pub fn rewind(&mut self) {
+        if let Some(first) = self.ready.front() {
+            self.position = Seq(first.seq.0 - 1);
+            self.backlog += i64::try_from(self.ready.len()).unwrap_or(i64::MAX);
+            self.backlog_since_ms = Some(first.received_ms);
+            self.live = false;
+            self.ready.clear();
+            self.ready_bytes = 0;
+            self.touch();
+        }
+    }
+
+    /// The selection changed: what was looked at stays looked at, what comes is read by the new one.
+    pub fn reselect(&mut self, dispatched: Seq) {
+        if self.live {
+            self.position = self.position.max(dispatched);
+            self.live = false;
+        }
+        self.touch();
+    }
+
+    /// Adds what was found waiting in the log at start.
+    pub fn add_backlog(&mut self, events: i64, oldest_ms: Option<i64>) {
+        if !self.live {
+            self.backlog += events;
+            self.backlog_since_ms = oldest_ms.or(self.backlog_since_ms);
+        }
+    }
+
+    /// Tells when a row's event was received.
+    pub fn note_received(&mut self, seq: Seq, received_ms: i64) {
+        if let Some(row) = self.rows.get_mut(&seq) {
+            row.received_ms = received_ms;
+        }
+    }
+
+    /// The next row that is due.
+    pub fn take_due(&mut self, now_ms: i64) -> Option<(Seq, Row)> {
+        let &(due_ms, seq) = self.due.first()?;
+        if due_ms > now_ms {
+            return None;
+        }
+        self.due.pop_first();
+        self.rows.get(&seq).map(|row| (seq, *row))
+    }
+
+    /// The next event of the ready queue, taken out; `park` is its ordering key. An event whose key is
+    /// busy is parked as a row, and `None` comes back.
+    pub fn take_ready(&mut self, key_of: impl FnOnce(&Event) -> u64) -> Option<Option<Arc<Event>>> {
+        if self.rows.len() >= MAX_ROWS {
+            return None;
+        }
+        let event = self.ready.pop_front()?;
+        self.ready_bytes -= event.body.len();
+        let key = key_of(&event);
+        if key != 0 && self.keys.get(&key).is_some_and(|waiting| !waiting.is_empty()) {
+            let received_ms = event.received_ms;
+            self.add_row(event.seq, Row { attempts: 0, first_attempt_ms: 0, due_ms: 0, key, received_ms });
+            return Some(None);
+        }
+        if key != 0 {
+            self.keys.entry(key).or_default().insert(event.seq);
+        }
+        self.first_attempts.insert(event.seq, event.received_ms);
+        Some(Some(event))
+    }
+
+    /// An event is settled: delivered, dropped, or gone from the log.
+    pub fn settle(&mut self, seq: Seq, key: u64) {
+        self.first_attempts.remove(&seq);
+        if self.rows.remove(&seq).is_some() {
+            self.changed_rows.insert(seq);
+        }
+        self.release(seq, key);
+        self.touch();
+    }
+
+    /// An event is given up.
+    pub fn bury(&mut self, letter: DeadLetter, key: u64) {
+        self.settle(letter.seq, key);
+        self.tally.dead_lettered += 1;
+        self.dead.push(letter);
+    }
+
+    /// An event must be tried again.
+    pub fn retry(&mut self, seq: Seq, row: Row) {
+        self.first_attempts.remove(&seq);
+        self.rows.insert(seq, row);
+        self.due.insert((row.due_ms, seq));
+        self.changed_rows.insert(seq);
+        self.touch();
+    }
+
+    /// Whether something waits that could be tried at once or later, in memory or in the log.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty() && self.rows.len() < MAX_ROWS
+    }
+
+    /// When the next row is due, in milliseconds since 1970.
+    pub fn next_due_ms(&self) -> Option<i64> {
+        self.due.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// Events that wait or are under way.
+    pub fn pending(&self) -> u64 {
+        let held = self.ready.len() + self.first_attempts.len() + self.rows.len();
+        u64::try_from(self.backlog).unwrap_or(0) + held as u64
+    }
+
+    /// When the oldest of them was received, in milliseconds since 1970.
+    pub fn oldest_pending_ms(&self) -> Option<i64> {
+        let row = self.rows.values().next().map(|row| row.received_ms).filter(|ms| *ms > 0);
+        let first = self.first_attempts.values().next().copied();
+        let ready = self.ready.front().map(|event| event.received_ms);
+        let log = self.backlog_since_ms.filter(|_| self.backlog > 0);
+        [row, first, ready, log].into_iter().flatten().min()
+    }
+
+    /// What changed since the last call, to be saved; `None` when nothing did.
+    pub fn take_changes(&mut self, lane: &str) -> Option<LaneChange> {
+        if !std::mem::take(&mut self.dirty) {
+            return None;
+        }
+        let (put, remove) = self.drain_rows();
+        let dead = std::mem::take(&mut self.dead);
+        Some(LaneChange { lane: lane.to_owned(), cursor: Some(self.cursor()), put, remove, dead })
+    }
+
+    fn cursor(&self) -> Cursor {
+        let outstanding: BTreeSet<Seq> =
+            self.first_attempts.keys().copied().chain(self.ready.iter().map(|event| event.seq)).collect();
+        let floor = outstanding.first().map_or(self.position, |lowest| Seq(lowest.0 - 1));
+        let mut settled = gaps(&outstanding, floor, self.position);
+        let unread = Seq(self.position.0 + 1);
+        settled.extend(self.skip.iter().map(|(first, last)| ((*first).max(unread), *last)).filter(|(a, b)| a <= b));
+        Cursor {
+            uid: self.uid.clone(),
+            floor,
+            settled,
+            idle: self.live && outstanding.is_empty(),
+            state: serde_json::to_string(&self.tally).unwrap_or_default(),
+        }
+    }
+
+    fn drain_rows(&mut self) -> (Vec<RetryRow>, Vec<Seq>) {
+        let (mut put, mut remove) = (Vec::new(), Vec::new());
+        for seq in self.changed_rows.drain() {
+            match self.rows.get(&seq) {
+                Some(&Row { attempts, first_attempt_ms, due_ms, key, received_ms: _ }) => {
+                    put.push(RetryRow { seq, attempts, first_attempt_ms, due_ms, key });
+                }
+                None => remove.push(seq),
+            }
+        }
+        (put, remove)
+    }
+
+    fn push_ready(&mut self, event: Arc<Event>) {
+        self.position = self.position.max(event.seq);
+        self.ready_bytes += event.body.len();
+        self.ready.push_back(event);
+    }
+
+    fn is_settled(&self, seq: Seq) -> bool {
+        self.rows.contains_key(&seq) || self.skip.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+    }
+
+    fn add_row(&mut self, seq: Seq, row: Row) {
+        let first_of_key = row.key == 0 || {
+            let waiting = self.keys.entry(row.key).or_default();
+            waiting.insert(seq);
+            waiting.first() == Some(&seq)
+        };
+        self.rows.insert(seq, row);
+        if first_of_key {
+            self.due.insert((row.due_ms, seq));
+        }
+        self.changed_rows.insert(seq);
+        self.touch();
+    }
+
+    /// Lets the next event of the key go.
+    fn release(&mut self, seq: Seq, key: u64) {
+        if key == 0 {
+            return;
+        }
+        let Some(waiting) = self.keys.get_mut(&key) else { return };
+        waiting.remove(&seq);
+        match waiting.first().copied() {
+            Some(next) => {
+                if let Some(row) = self.rows.get(&next) {
+                    self.due.insert((row.due_ms, next));
+                }
+            }
+            None => {
+                self.keys.remove(&key);
+            }
+        }
+    }
+
+    fn touch(&mut self) -> bool {
+        self.dirty = true;
+        true
+    }
+}
+
+/// The inclusive ranges of `(floor, upto]` that `outstanding` leaves free.
+fn gaps(outstanding: &BTreeSet<Seq>, floor: Seq, upto: Seq) -> Vec<(Seq, Seq)> {
+    let mut free = Vec::new();
+    let mut from = floor.0 + 1;
+    for seq in outstanding {
+        if seq.0 > from {
+            free.push((Seq(from), Seq(seq.0 - 1)));
+        }
+        from = seq.0 + 1;
+    }
+    if from <= upto.0 {
+        free.push((Seq(from), upto));
+    }
+    free
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! The whole sidecar: store, engine, the events port and the admin port, started and ended in order.
+//!
+//! At start: the store is opened and checked, the ports are bound, the last good plan runs if there is
+//! one. At the end: no new connection is taken, requests under way are answered, attempts under way
+//! are waited for, what changed is saved, the store is synced and closed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_plan::Plan;
+use tidings_store::{Settings, SqliteStore, Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::now_ms;
+use crate::engine::{Applied, Engine};
+use crate::metrics::Scrape;
+use crate::plans::{self, LOOK_EVERY, PlanFolder};
+use crate::receive::Receiver;
+use crate::serve::{self, Limits};
+use crate::admin;
+
+/// How a sidecar is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where events are received; loopback by default.
+    pub listen: SocketAddr,
+    /// Where the admin surface is.
+    pub admin_listen: SocketAddr,
+    /// How the store is kept.
+    pub store: Settings,
+    /// The largest body that is taken, in bytes.
+    pub max_body_bytes: usize,
+    /// How long attempts under way are waited for at the end.
+    pub drain: Duration,
+    /// Addresses that are refused to deliveries, such as the cluster's API server.
+    pub control_plane: Vec<IpAddr>,
+}
+
+/// Why a sidecar did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    /// The store cannot be opened, or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A port cannot be had.
+    #[error("cannot listen on {address} ({what}): {source}; end what listens there, or choose another address")]
+    Listen {
+        /// Which port.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's word.
+        source: std::io::Error,
+    },
+}
+
+/// A sidecar at work.
+pub struct Sidecar {
+    parts: Arc<Parts<SqliteStore>>,
+    options: Options,
+    events: SocketAddr,
+    admin: SocketAddr,
+    stop: watch::Sender<bool>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+/// What the admin surface looks at.
+pub(crate) struct Parts<S> {
+    pub(crate) engine: Arc<Engine<S>>,
+    pub(crate) receiver: Arc<Receiver<S>>,
+    data_dir: PathBuf,
+}
+
+// === impl Options ===
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 8788)),
+            store: Settings::default(),
+            max_body_bytes: 8 << 20,
+            drain: Duration::from_secs(20),
+            control_plane: Vec::new(),
+        }
+    }
+}
+
+// === impl Sidecar ===
+
+impl Sidecar {
+    /// Opens the store and binds the ports. Events are refused with 503 until a plan runs.
+    pub async fn start(options: Options) -> Result<Self, SidecarError> {
+        let store = Arc::new(SqliteStore::open(options.store.clone())?);
+        let engine = Engine::start(Arc::clone(&store), options.control_plane.clone())?;
+        let receiver = Arc::new(Receiver::new(store, options.max_body_bytes));
+        let (events, events_at) = listen("events", options.listen).await?;
+        let (admin, admin_at) = listen("admin", options.admin_listen).await?;
+        let parts = Arc::new(Parts { engine, receiver, data_dir: options.store.dir.clone() });
+        let stop = watch::Sender::new(false);
+        let servers = vec![
+            tokio::spawn(serve_events(events, Arc::clone(&parts), stop.subscribe())),
+            tokio::spawn(serve_admin(admin, Arc::clone(&parts), stop.subscribe())),
+        ];
+        Ok(Self { parts, options, events: events_at, admin: admin_at, stop, servers })
+    }
+
+    /// Where events are received.
+    pub fn events_address(&self) -> SocketAddr {
+        self.events
+    }
+
+    /// Where the admin surface is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The engine, for its numbers.
+    pub fn engine(&self) -> &Arc<Engine<SqliteStore>> {
+        &self.parts.engine
+    }
+
+    /// Runs a plan, and keeps it as the last good one.
+    pub fn apply(&self, plan: &Plan) -> Arc<Applied> {
+        self.parts.apply(plan)
+    }
+
+    /// Runs the last good plan, when there is one; a damaged one is told and left alone.
+    pub fn apply_last_good(&self) -> Option<Arc<Applied>> {
+        match plans::last_good(&self.parts.data_dir) {
+            Ok(plan) => plan.map(|plan| self.apply(&plan)),
+            Err(error) => {
+                tracing::warn!(%error, "the last good plan cannot be used");
+                None
+            }
+        }
+    }
+
+    /// Follows a folder: each new plan is run. To be ended by the caller.
+    pub fn follower(&self, mut folder: PlanFolder) -> JoinHandle<()> {
+        let parts = Arc::clone(&self.parts);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                match folder.poll() {
+                    Ok(Some(plan)) => drop(parts.apply(&plan)),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%error, "the new plan cannot be used, the one before runs on"),
+                }
+            }
+        })
+    }
+
+    /// Works until `shutdown` resolves, then ends in order; an error of the store ends it at once.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), SidecarError> {
+        let failure = tokio::select! {
+            biased;
+            () = shutdown => None,
+            error = self.parts.engine.run_until_failure() => Some(error),
+        };
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        self.stop.send_replace(true);
+        for server in self.servers {
+            // A server that panicked has told so; there is nothing left to end.
+            let _ = server.await;
+        }
+        self.parts.engine.stop(self.options.drain).await?;
+        self.parts.engine.store().close().await?;
+        Ok(())
+    }
+}
+
+// === impl Parts ===
+
+impl<S: Store> Parts<S> {
+    fn apply(&self, plan: &Plan) -> Arc<Applied> {
+        let applied = self.engine.apply(plan);
+        self.receiver.set_ingest(&plan.ingest);
+        if let Err(error) = plans::keep_last_good(&self.data_dir, plan) {
+            tracing::warn!(%error, "the plan runs, but could not be kept for the next start");
+        }
+        applied
+    }
+
+    /// What the metrics show besides the deliveries' own counts.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus holds every number as f64")]
+    pub(crate) fn scrape(&self) -> Scrape {
+        let store = self.engine.store();
+        let applied = self.engine.applied();
+        let counts = self.receiver.counts();
+        Scrape {
+            counters: counts.totals(),
+            gauges: vec![
+                ("store_head", "The last event's place in the log", store.head().0 as f64),
+                ("store_oldest", "The first event's place that retention left", store.oldest().0 as f64),
+                ("store_free_bytes", "Free space where the store is", store.free_bytes() as f64),
+                ("plan_webhooks", "Webhooks that run", applied.webhooks as f64),
+                ("plan_webhooks_rejected", "Webhooks of the plan that are left out", applied.rejected.len() as f64),
+            ],
+            refused: counts.refused(),
+            webhooks: self.engine.snapshots(),
+            now_ms: now_ms(),
+        }
+    }
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), SidecarError> {
+    let refused = |source| SidecarError::Listen { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sidecar is gone, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
