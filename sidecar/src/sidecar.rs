@@ -217,7 +217,14 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener,
     Ok((listener, bound))
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    // An error means that the sidecar is gone, which is a stop as well.
-    let _ = stop.wait_for(|stop| *stop).await;
+async fn serve_events<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, stop: watch::Receiver<bool>) {
+    serve::serve(listener, Limits::EVENTS, stop, move |request| {
+        let receiver = Arc::clone(&parts.receiver);
+        async move { receiver.answer(request).await }
+    })
+    .await;
+}
+
+async fn serve_admin<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, stop: watch::Receiver<bool>) {
+    serve::serve(listener, Limits::ADMIN, stop, move |request| admin::answer(Arc::clone(&parts), request)).await;
 }

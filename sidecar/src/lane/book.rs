@@ -154,7 +154,8 @@ impl Book {
 
     /// Takes what was read from the log: the selected events, and how far the reading came.
     pub fn take_read(&mut self, selected: Vec<Arc<Event>>, upto: Seq) {
-        for event in selected.into_iter().filter(|event| event.seq > self.position) {
+        let position = self.position;
+        for event in selected.into_iter().filter(|event| event.seq > position) {
             self.backlog -= 1;
             if !self.is_settled(event.seq) {
                 self.push_ready(event);

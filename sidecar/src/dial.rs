@@ -1,0 +1,261 @@
+//! One attempt: a signed request to an endpoint, and what came of it.
+//!
+//! ```text
+//! Endpoint -> judge URL -> EndpointClient; Envelope -> [resolve, judge each address] -> connect -> TLS
+//!   -> send -> wait -> read 16 KiB -> Attempt
+//! ```
+//!
+//! The address that was judged is the address that is dialled: names are resolved by [`resolve`] alone,
+//! which hands out only what the policy lets pass. No redirect is followed, no proxy of the environment
+//! is used. One deadline spans everything. A connection is used again where it can be.
+//!
+//! It must never put a URL's query, a header's value or any of the answer's body into a message.
+
+mod failure;
+mod resolve;
+mod tls;
+mod trace;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tidings_egress::{Blocked, Egress};
+use tidings_plan::{Endpoint, Tls};
+use url::{Host, Url};
+
+use crate::envelope::Envelope;
+use resolve::JudgingResolver;
+use trace::{TRACE, Trace, TraceLayer};
+
+pub use failure::FailureReason;
+pub use trace::Phase;
+
+/// How much of an answer is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 16 << 10;
+
+/// How long an unused connection is kept.
+const IDLE_CONNECTION: Duration = Duration::from_secs(90);
+
+/// Connects under one policy.
+#[derive(Clone)]
+pub struct Dialer(Arc<Inner>);
+
+struct Inner {
+    egress: Arc<Egress>,
+    clients: Mutex<HashMap<ClientKey, Weak<reqwest::Client>>>,
+}
+
+/// Endpoints that agree in this share one client, and so its connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ClientKey {
+    in_cluster: bool,
+    https: bool,
+    tls: Tls,
+    /// Where a server name stands in for the URL's host: the host that is dialled.
+    dials: Option<String>,
+}
+
+/// The way to one endpoint.
+pub struct EndpointClient {
+    client: Arc<reqwest::Client>,
+    url: Url,
+    headers: HeaderMap,
+}
+
+/// Why there is no way to an endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The URL is none.
+    #[error("the URL is not valid: {0}")]
+    Url(#[from] url::ParseError),
+    /// The policy forbids it.
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
+    /// A header cannot be sent.
+    #[error("the header {name:?} has a name or a value that HTTP does not allow")]
+    Header {
+        /// Its name.
+        name: String,
+    },
+    /// The TLS material cannot be used.
+    #[error("{0}")]
+    Tls(#[from] tls::TlsError),
+    /// The client could not be made.
+    #[error("the client could not be made: {0}")]
+    Client(String),
+}
+
+/// One attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub duration: Duration,
+    /// Whether it went over a connection that was open before; `None` where it did not come so far.
+    pub reused_connection: Option<bool>,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer.
+    Status {
+        /// Its status.
+        code: u16,
+        /// Its `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// No answer, or none that could be read.
+    Failed {
+        /// How far it came.
+        phase: Phase,
+        /// Why.
+        reason: FailureReason,
+        /// A sentence for a person.
+        message: String,
+    },
+}
+
+// === impl Dialer ===
+
+impl Dialer {
+    /// A dialer under this policy.
+    pub fn new(egress: Egress) -> Self {
+        Self(Arc::new(Inner { egress: Arc::new(egress), clients: Mutex::default() }))
+    }
+
+    /// The way to an endpoint; judges its URL, and the address where the URL holds one.
+    pub fn client_for(&self, endpoint: &Endpoint) -> Result<EndpointClient, DialError> {
+        let Endpoint { url, in_cluster, headers, tls } = endpoint;
+        let mut url = Url::parse(url)?;
+        self.0.egress.judge_url(&url, *in_cluster)?;
+        let mut made = HeaderMap::with_capacity(headers.len() + 1);
+        for (name, value) in headers {
+            let refused = || DialError::Header { name: name.clone() };
+            let mut value = HeaderValue::try_from(value.reveal()).map_err(|_| refused())?;
+            value.set_sensitive(true);
+            made.insert(HeaderName::try_from(name).map_err(|_| refused())?, value);
+        }
+        let mut key =
+            ClientKey { in_cluster: *in_cluster, https: url.scheme() == "https", tls: tls.clone(), dials: None };
+        if let Some(server_name) = tls.server_name.as_deref().filter(|_| key.https) {
+            key.dials = Some(host_of(&url));
+            made.entry(header::HOST).or_insert(host_header(&url)?);
+            url.set_host(Some(server_name))?;
+        }
+        Ok(EndpointClient { client: self.client(key)?, url, headers: made })
+    }
+
+    fn client(&self, key: ClientKey) -> Result<Arc<reqwest::Client>, DialError> {
+        let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
+            return Ok(client);
+        }
+        let client = Arc::new(self.build(&key)?);
+        clients.retain(|_, client| client.strong_count() > 0);
+        clients.insert(key, Arc::downgrade(&client));
+        Ok(client)
+    }
+
+    fn build(&self, key: &ClientKey) -> Result<reqwest::Client, DialError> {
+        let resolver = JudgingResolver::new(Arc::clone(&self.0.egress), key.in_cluster, key.dials.clone());
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .http1_only()
+            .retry(reqwest::retry::never())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .dns_resolver(Arc::new(resolver))
+            .connector_layer(TraceLayer)
+            .tls_backend_preconfigured(tls::config(&key.tls, key.https)?)
+            .build()
+            .map_err(|error| DialError::Client(error.to_string()))
+    }
+}
+
+// === impl EndpointClient ===
+
+impl EndpointClient {
+    /// Makes one attempt; `deadline` spans all of it.
+    pub async fn send(&self, envelope: Envelope, deadline: Duration) -> Attempt {
+        let trace = Arc::new(Trace::default());
+        let began = Instant::now();
+        let exchange = TRACE.scope(Arc::clone(&trace), self.exchange(envelope));
+        let outcome = match tokio::time::timeout(deadline, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let phase = trace.phase();
+                let message = format!("no answer within {} s; the time ran out while {}", deadline.as_secs(), phase.doing());
+                Outcome::Failed { phase, reason: FailureReason::Timeout, message }
+            }
+        };
+        Attempt { outcome, duration: began.elapsed(), reused_connection: trace.reused_connection() }
+    }
+
+    async fn exchange(&self, Envelope { headers, body }: Envelope) -> Outcome {
+        let mut request = reqwest::Request::new(reqwest::Method::POST, self.url.clone());
+        *request.headers_mut() = headers;
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        *request.body_mut() = Some(body.into());
+        let mut response = match self.client.execute(request).await {
+            Ok(response) => response,
+            Err(error) => return failure::outcome(&error, now(Phase::Waiting)),
+        };
+        trace::reached(Phase::Reading);
+        let code = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let mut read = 0;
+        while read < MAX_ANSWER_BYTES {
+            match response.chunk().await {
+                Ok(Some(chunk)) => read += chunk.len(),
+                Ok(None) => break,
+                Err(error) => return failure::outcome(&error, Phase::Reading),
+            }
+        }
+        Outcome::Status { code, retry_after }
+    }
+}
+
+impl fmt::Debug for EndpointClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EndpointClient({})", self.url.host_str().unwrap_or_default())
+    }
+}
+
+/// The phase of the attempt under way; at least `least` once a connection is there.
+fn now(least: Phase) -> Phase {
+    TRACE.try_with(|trace| trace.phase()).unwrap_or(least)
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+}
+
+/// The host as a resolver takes it.
+fn host_of(url: &Url) -> String {
+    match url.host() {
+        Some(Host::Domain(name)) => name.to_owned(),
+        Some(Host::Ipv4(v4)) => v4.to_string(),
+        Some(Host::Ipv6(v6)) => v6.to_string(),
+        None => String::new(),
+    }
+}
+
+fn host_header(url: &Url) -> Result<HeaderValue, DialError> {
+    let host = url.host_str().unwrap_or_default();
+    let text = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    HeaderValue::try_from(text).map_err(|_| DialError::Header { name: "host".to_owned() })
+}

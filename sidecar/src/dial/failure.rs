@@ -1,0 +1,109 @@
+//! Turns a client's error into a reason and a sentence.
+//!
+//! The sentence ends with the innermost cause in its own words; those are the system's, the TLS
+//! library's or the HTTP parser's, and hold nothing of the request or the answer.
+
+use std::error::Error;
+use std::io;
+
+use super::resolve::{Forbidden, Unresolved};
+use super::{Outcome, Phase};
+
+/// Why an attempt had no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureReason {
+    /// The policy forbids the address.
+    AddressBlocked,
+    /// The name has no address.
+    DnsFailed,
+    /// Nobody took the connection.
+    ConnectFailed,
+    /// The TLS handshake failed.
+    TlsFailed,
+    /// The connection broke before the answer was complete.
+    ConnectionClosed,
+    /// The answer is not HTTP.
+    InvalidAnswer,
+    /// The deadline passed.
+    Timeout,
+}
+
+/// What was found in an error's chain.
+enum Cause<'a> {
+    Forbidden(&'a Forbidden),
+    Unresolved(&'a Unresolved),
+    Tls(&'a rustls::Error),
+    Parse,
+    Other,
+}
+
+// === impl FailureReason ===
+
+impl FailureReason {
+    /// The word for it in statuses and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AddressBlocked => "AddressBlocked",
+            Self::DnsFailed => "DnsFailed",
+            Self::ConnectFailed => "ConnectFailed",
+            Self::TlsFailed => "TlsFailed",
+            Self::ConnectionClosed => "ConnectionClosed",
+            Self::InvalidAnswer => "InvalidAnswer",
+            Self::Timeout => "Timeout",
+        }
+    }
+}
+
+/// The outcome of an exchange that ended in an error while it was in this phase.
+pub(super) fn outcome(error: &reqwest::Error, phase: Phase) -> Outcome {
+    let (reason, phase, message) = match cause(error) {
+        Cause::Forbidden(Forbidden(blocked)) => (FailureReason::AddressBlocked, Phase::Dns, blocked.to_string()),
+        Cause::Unresolved(unresolved) => (FailureReason::DnsFailed, Phase::Dns, unresolved.to_string()),
+        Cause::Tls(error) => (FailureReason::TlsFailed, Phase::Tls, format!("the TLS handshake failed: {error}")),
+        Cause::Parse => (FailureReason::InvalidAnswer, phase, format!("the answer is not HTTP: {}", innermost(error))),
+        Cause::Other if phase == Phase::Tls => {
+            let message = format!("the TLS handshake failed: {}", innermost(error));
+            (FailureReason::TlsFailed, phase, message)
+        }
+        Cause::Other if error.is_connect() => {
+            let message = format!("the connection could not be opened: {}", innermost(error));
+            (FailureReason::ConnectFailed, Phase::Connect, message)
+        }
+        Cause::Other => {
+            let message = format!("the connection broke while {}: {}", phase.doing(), innermost(error));
+            (FailureReason::ConnectionClosed, phase, message)
+        }
+    };
+    Outcome::Failed { phase, reason, message }
+}
+
+fn cause(error: &reqwest::Error) -> Cause<'_> {
+    for error in chain(error) {
+        if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
+            return Cause::Forbidden(forbidden);
+        }
+        if let Some(unresolved) = error.downcast_ref::<Unresolved>() {
+            return Cause::Unresolved(unresolved);
+        }
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Cause::Tls(tls);
+        }
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return Cause::Parse;
+        }
+    }
+    Cause::Other
+}
+
+/// The error and what it comes from, down to what an I/O error wraps.
+fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |&error| {
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+fn innermost(error: &reqwest::Error) -> String {
+    chain(error).last().map_or_else(String::new, ToString::to_string)
+}

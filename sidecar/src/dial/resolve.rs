@@ -1,0 +1,100 @@
+//! Resolves names, and hands out only addresses that the policy lets pass.
+//!
+//! The client dials what it gets from here and asks nobody else, so the address that was judged is the
+//! address that is dialled; a name that resolves elsewhere the next time is judged again.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tidings_egress::{Blocked, Egress};
+use tokio::sync::Semaphore;
+
+use super::trace::{Phase, reached};
+
+/// The system's resolver blocks a thread for each name; the store's reads need some of them too.
+static LOOKUPS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(256));
+
+/// A name that has no address.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no address: {0}")]
+pub(super) struct Unresolved(String);
+
+/// Every address of a name is forbidden; the first one tells why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Forbidden(pub(super) Blocked);
+
+/// Resolves under a policy.
+pub(super) struct JudgingResolver {
+    egress: Arc<Egress>,
+    in_cluster: bool,
+    /// Resolved in place of whatever name is asked for.
+    dials: Option<Arc<str>>,
+}
+
+// === impl JudgingResolver ===
+
+impl JudgingResolver {
+    pub(super) fn new(egress: Arc<Egress>, in_cluster: bool, dials: Option<String>) -> Self {
+        Self { egress, in_cluster, dials: dials.map(Arc::from) }
+    }
+}
+
+impl Resolve for JudgingResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (egress, in_cluster) = (Arc::clone(&self.egress), self.in_cluster);
+        let name = self.dials.as_deref().unwrap_or(name.as_str()).to_owned();
+        Box::pin(async move {
+            reached(Phase::Dns);
+            // Never closed.
+            let _slot = LOOKUPS.acquire().await;
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let found: Vec<_> = found.map_err(|error| Unresolved(error.to_string()))?.collect();
+            let passed = judge(&egress, in_cluster, found)?;
+            reached(Phase::Connect);
+            Ok(Box::new(passed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The addresses that may be dialled; an error when there is none.
+fn judge(
+    egress: &Egress,
+    in_cluster: bool,
+    found: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut passed, mut refused) = (Vec::with_capacity(found.len()), None);
+    for address in found {
+        match egress.judge(address.ip(), in_cluster) {
+            Ok(()) => passed.push(address),
+            Err(blocked) => refused = refused.or(Some(blocked)),
+        }
+    }
+    match refused {
+        Some(blocked) if passed.is_empty() => Err(Forbidden(blocked).into()),
+        None if passed.is_empty() => Err(Unresolved("the answer is empty".to_owned()).into()),
+        _ => Ok(passed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect()
+    }
+
+    #[test]
+    fn only_addresses_that_pass_are_handed_out() {
+        let passed = judge(&Egress::default(), false, at(&["127.0.0.1", "93.184.216.34", "::1"])).unwrap();
+        assert_eq!(passed, at(&["93.184.216.34"]));
+    }
+
+    #[test]
+    fn a_name_with_forbidden_addresses_alone_is_refused_with_the_rule() {
+        let error = judge(&Egress::default(), false, at(&["10.0.0.1", "169.254.169.254"])).unwrap_err();
+        assert!(error.to_string().contains("RFC 1918"), "{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! How far an attempt came, noted by those who take it there.
+//!
+//! The client polls its connector within the attempt's own task, so a task-local value reaches the
+//! resolver, the connector and the TLS session look-up without any of them knowing of attempts.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// How far an attempt came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Resolving the host's name.
+    Dns,
+    /// Opening the TCP connection.
+    Connect,
+    /// In the TLS handshake.
+    Tls,
+    /// Connected: sending the request, or waiting for the answer.
+    Waiting,
+    /// Reading the answer.
+    Reading,
+}
+
+/// One attempt's trace.
+#[derive(Debug)]
+pub(super) struct Trace {
+    phase: AtomicU8,
+    connecting: AtomicBool,
+    connected: AtomicBool,
+}
+
+tokio::task_local! {
+    /// The trace of the attempt under way.
+    pub(super) static TRACE: Arc<Trace>;
+}
+
+/// Notes when a connection is opened, and when it is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TraceLayer;
+
+/// A connector that is watched.
+#[derive(Debug, Clone)]
+pub(super) struct Traced<S>(S);
+
+// === impl Phase ===
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Dns, Self::Connect, Self::Tls, Self::Waiting, Self::Reading];
+
+    /// The word for it in a status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "Dns",
+            Self::Connect => "Connect",
+            Self::Tls => "Tls",
+            Self::Waiting => "Waiting",
+            Self::Reading => "Reading",
+        }
+    }
+
+    /// What was done, to end a sentence with.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Self::Dns => "resolving the host's name",
+            Self::Connect => "opening the connection",
+            Self::Tls => "in the TLS handshake",
+            Self::Waiting => "waiting for the answer",
+            Self::Reading => "reading the answer",
+        }
+    }
+}
+
+// === impl Trace ===
+
+impl Default for Trace {
+    /// Until a connection is opened, the attempt waits on one that is there.
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Waiting as u8),
+            connecting: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Trace {
+    pub(super) fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed)).min(Phase::ALL.len() - 1)]
+    }
+
+    /// Whether the request went over a connection that was open before.
+    pub(super) fn reused_connection(&self) -> Option<bool> {
+        let connected = self.connected.load(Ordering::Relaxed);
+        let got_there = matches!(self.phase(), Phase::Waiting | Phase::Reading);
+        got_there.then_some(!connected)
+    }
+
+    fn reach(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+}
+
+/// Notes that the attempt under way, if any, came so far.
+pub(super) fn reached(phase: Phase) {
+    // A connection that is opened ahead belongs to no attempt.
+    let _ = TRACE.try_with(|trace| trace.reach(phase));
+}
+
+// === impl TraceLayer ===
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Traced<S>;
+
+    fn layer(&self, inner: S) -> Traced<S> {
+        Traced(inner)
+    }
+}
+
+// === impl Traced ===
+
+impl<S, R> Service<R> for Traced<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let connecting = self.0.call(request);
+        Box::pin(async move {
+            let began = TRACE.try_with(|trace| trace.connecting.store(true, Ordering::Relaxed)).is_ok();
+            reached(Phase::Connect);
+            let connection = connecting.await?;
+            if began {
+                let _ = TRACE.try_with(|trace| trace.connected.store(true, Ordering::Relaxed));
+            }
+            reached(Phase::Waiting);
+            Ok(connection)
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! Reads a few values out of an event's body, without building the rest of it in memory.
+//!
+//! In: the exact bytes, and pointers. Out: the values as text. It must never change or re-serialise
+//! the body. The whole body is read, so what is accepted is well-formed JSON to its end; of a key that
+//! stands twice the last counts, as in JavaScript.
+
+use std::fmt;
+
+use rand::RngCore as _;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use sha2::{Digest, Sha256};
+use tidings_plan::{Ingest, MAX_EVENT_NAME_BYTES, Pointer};
+
+/// What receiving needs to know of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Extracted {
+    /// The event's name.
+    pub(crate) event: String,
+    /// When it happened, as the sender wrote it.
+    pub(crate) time: Option<String>,
+    /// The sender's id of the event or of the hook.
+    pub(crate) id: Option<String>,
+}
+
+/// Why a body is no event.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExtractError {
+    /// Not JSON.
+    #[error("the body is not JSON: {0}")]
+    NotJson(String),
+    /// There is no name where one should stand.
+    #[error("the body has no event name: a text of 1 to {MAX_EVENT_NAME_BYTES} bytes is expected at {pointer}")]
+    NoEventName {
+        /// Where it was looked for.
+        pointer: Pointer,
+    },
+}
+
+/// Reads the event's name, time and id.
+pub(crate) fn extract(body: &[u8], ingest: &Ingest) -> Result<Extracted, ExtractError> {
+    let pointers = [&ingest.event_pointer, &ingest.time_pointer, &ingest.id_pointer];
+    let found = find(body, &pointers).map_err(|error| ExtractError::NotJson(position_of(&error)))?;
+    let [event, time, id]: [Option<String>; 3] = found.try_into().unwrap_or_default();
+    match event.filter(|name| (1..=MAX_EVENT_NAME_BYTES).contains(&name.len())) {
+        Some(event) => Ok(Extracted { event, time, id }),
+        None => Err(ExtractError::NoEventName { pointer: ingest.event_pointer.clone() }),
+    }
+}
+
+/// By which the same event sent again is known. An event without a time of its own is never taken for
+/// another: two sign-ins may well have the same body then.
+pub(crate) fn fingerprint(extracted: &Extracted, body: &[u8]) -> [u8; 16] {
+    let mut fingerprint = [0; 16];
+    if extracted.time.is_none() {
+        rand::rng().fill_bytes(&mut fingerprint);
+        return fingerprint;
+    }
+    // The body holds the name, the time and the id.
+    fingerprint.copy_from_slice(&Sha256::digest(body)[..16]);
+    fingerprint
+}
+
+/// The first of the pointers that is present, as text.
+pub(crate) fn first_present(body: &[u8], pointers: &[Pointer]) -> Option<String> {
+    let pointers: Vec<_> = pointers.iter().collect();
+    find(body, &pointers).ok()?.into_iter().flatten().next()
+}
+
+/// What stands at each pointer: a text, number or boolean; `None` for anything else.
+fn find(body: &[u8], pointers: &[&Pointer]) -> Result<Vec<Option<String>>, serde_json::Error> {
+    let wanted: Vec<Wanted> = (pointers.iter().enumerate())
+        .map(|(at, pointer)| Wanted { at, tokens: pointer.tokens().collect() })
+        .collect();
+    let mut found = vec![None; pointers.len()];
+    let mut json = serde_json::Deserializer::from_slice(body);
+    Walk { wanted: wanted.iter().collect(), depth: 0, found: &mut found }.deserialize(&mut json)?;
+    json.end()?;
+    Ok(found)
+}
+
+/// Where reading stopped, without any of the body.
+fn position_of(error: &serde_json::Error) -> String {
+    format!("reading stopped at line {}, column {}", error.line(), error.column())
+}
+
+struct Wanted {
+    at: usize,
+    tokens: Vec<String>,
+}
+
+/// One value of the document, and what is wanted at or below it.
+struct Walk<'a> {
+    wanted: Vec<&'a Wanted>,
+    depth: usize,
+    found: &'a mut [Option<String>],
+}
+
+// === impl Walk ===
+
+impl<'a> Walk<'a> {
+    fn put(&mut self, value: Option<&str>) {
+        for wanted in self.wanted.iter().filter(|wanted| wanted.tokens.len() == self.depth) {
+            self.found[wanted.at] = value.map(str::to_owned);
+        }
+    }
+
+    fn below(&self, token: &str) -> Vec<&'a Wanted> {
+        (self.wanted.iter().copied())
+            .filter(|wanted| wanted.tokens.get(self.depth).is_some_and(|wanted| wanted == token))
+            .collect()
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.wanted.is_empty() {
+            return deserializer.deserialize_ignored_any(IgnoredAny).map(drop);
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_str<E: Error>(mut self, value: &str) -> Result<(), E> {
+        self.put(Some(value));
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(mut self, value: bool) -> Result<(), E> {
+        self.put(Some(if value { "true" } else { "false" }));
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(mut self, value: i64) -> Result<(), E> {
+        self.put(Some(&value.to_string()));
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(mut self, value: u64) -> Result<(), E> {
+        self.put(Some(&value.to_string()));
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(mut self, value: f64) -> Result<(), E> {
+        self.put(Some(&value.to_string()));
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(mut self) -> Result<(), E> {
+        self.put(None);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        self.put(None);
+        while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
+            let wanted = self.below(&key);
+            entries.next_value_seed(Walk { wanted, depth: self.depth + 1, found: &mut *self.found })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        self.put(None);
+        for at in 0_usize.. {
+            let wanted = self.below(&at.to_string());
+            let next = Walk { wanted, depth: self.depth + 1, found: &mut *self.found };
+            if entries.next_element_seed(next)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extracted(body: &str) -> Result<Extracted, ExtractError> {
+        extract(body.as_bytes(), &Ingest::default())
+    }
+
+    #[test]
+    fn name_time_and_id_are_read_wherever_they_stand() {
+        let body = r#"{"x":{"event":"no","deep":[{"event":"no"}]},"createdAt":"t","hookId":"h","event":"PostSignIn","z":1}"#;
+        let Extracted { event, time, id } = extracted(body).unwrap();
+        assert_eq!((event.as_str(), time.as_deref(), id.as_deref()), ("PostSignIn", Some("t"), Some("h")));
+    }
+
+    #[test]
+    fn a_body_without_a_name_is_refused_with_the_pointer() {
+        for body in ["{}", "[]", "1", r#"{"event":""}"#, r#"{"event":null}"#, r#"{"event":{"a":1}}"#] {
+            let error = extracted(body).unwrap_err();
+            assert!(error.to_string().contains("/event"), "{body}: {error}");
+        }
+        assert!(extracted(&format!(r#"{{"event":"{}"}}"#, "x".repeat(257))).is_err());
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_to_its_end_is_refused_without_being_shown() {
+        for body in [r#"{"event":"secret"}x"#, r#"{"event":"secret""#, "", r#"{"event":"a","b":[1,}"#] {
+            let error = extracted(body).unwrap_err();
+            assert!(matches!(error, ExtractError::NotJson(_)), "{body}");
+            assert!(!error.to_string().contains("secret"));
+        }
+    }
+
+    #[test]
+    fn of_a_key_that_stands_twice_the_last_counts() {
+        assert_eq!(extracted(r#"{"event":"A","event":"B"}"#).unwrap().event, "B");
+        assert!(extracted(r#"{"event":"A","event":null}"#).is_err());
+    }
+
+    #[test]
+    fn the_first_pointer_that_is_present_gives_the_key() {
+        let pointers = ["/userId", "/data/id", "/list/1"].map(|pointer| Pointer::parse(pointer).unwrap());
+        let key = |body: &str| first_present(body.as_bytes(), &pointers);
+        assert_eq!(key(r#"{"data":{"id":"b"},"userId":"a"}"#).as_deref(), Some("a"));
+        assert_eq!(key(r#"{"data":{"id":7}}"#).as_deref(), Some("7"));
+        assert_eq!(key(r#"{"list":["x","y"]}"#).as_deref(), Some("y"));
+        assert_eq!(key("{}"), None);
+    }
+
+    #[test]
+    fn only_an_event_with_a_time_of_its_own_is_known_again() {
+        let timed = br#"{"event":"A","createdAt":"t"}"#;
+        let untimed = br#"{"event":"A"}"#;
+        let of = |body: &[u8]| fingerprint(&extract(body, &Ingest::default()).unwrap(), body);
+        assert_eq!(of(timed), of(timed));
+        assert_ne!(of(timed), of(br#"{"event":"A","createdAt":"u"}"#));
+        assert_ne!(of(untimed), of(untimed));
+    }
+}

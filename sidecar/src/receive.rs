@@ -1,0 +1,337 @@
+//! Receives events: checks, stores, and only then answers 200.
+//!
+//! In: a request to the events port. Out: an event in the store, or a refusal with its reason. It must
+//! never log or echo a body, and never answer 2xx for what is not on stable storage.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use serde_json::json;
+use tidings_plan::Ingest;
+use tidings_signature::{SigningKey, verify_logto};
+use tidings_store::{AppendError, Appended, NewEvent, Store};
+use tokio::sync::Semaphore;
+
+use crate::clock::now_ms;
+use crate::extract::{self, ExtractError};
+
+/// How long a request's body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bodies under way together take at most this much memory, in KiB, and at least one body's size: 64 MiB.
+const BODIES_KIB: usize = 64 << 10;
+
+/// A reason is logged at most this often; what is left out is counted in the next line.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// When a sender should come back after a 503, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// Receives for one store.
+pub struct Receiver<S> {
+    store: Arc<S>,
+    max_body: usize,
+    bodies: Semaphore,
+    ingest: ArcSwapOption<Prepared>,
+    counts: Counts,
+}
+
+/// How events are checked, keys prepared.
+struct Prepared {
+    ingest: Ingest,
+    keys: Vec<SigningKey>,
+}
+
+/// What was received, and what was refused.
+#[derive(Debug, Default)]
+pub struct Counts {
+    received: AtomicU64,
+    stored: AtomicU64,
+    duplicates: AtomicU64,
+    refused: [Refused; Refusal::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Refused {
+    count: AtomicU64,
+    logged: Mutex<Logged>,
+}
+
+#[derive(Debug, Default)]
+struct Logged {
+    at: Option<Instant>,
+    left_out: u64,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No plan runs yet.
+    NoPlan,
+    /// Another path than `/events` and `/`.
+    NotFound,
+    /// Another method than POST.
+    MethodNotAllowed,
+    /// There is no `logto-signature-sha-256`.
+    MissingSignature,
+    /// No live key made the signature.
+    BadSignature,
+    /// The body is not JSON.
+    NotJson,
+    /// The body names no event.
+    NoEventName,
+    /// The body is larger than allowed.
+    TooLarge,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body broke off.
+    BodyIncomplete,
+    /// The disk is nearly full.
+    NoSpace,
+    /// The store takes nothing.
+    StoreUnavailable,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Each of them, in order.
+    pub const ALL: [Self; 12] = [
+        Self::NoPlan,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::MissingSignature,
+        Self::BadSignature,
+        Self::NotJson,
+        Self::NoEventName,
+        Self::TooLarge,
+        Self::BodyTimeout,
+        Self::BodyIncomplete,
+        Self::NoSpace,
+        Self::StoreUnavailable,
+    ];
+
+    /// The word for it, in answers, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoPlan => "NoPlan",
+            Self::NotFound => "NotFound",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::MissingSignature => "MissingSignature",
+            Self::BadSignature => "BadSignature",
+            Self::NotJson => "NotJson",
+            Self::NoEventName => "NoEventName",
+            Self::TooLarge => "TooLarge",
+            Self::BodyTimeout => "BodyTimeout",
+            Self::BodyIncomplete => "BodyIncomplete",
+            Self::NoSpace => "NoSpace",
+            Self::StoreUnavailable => "StoreUnavailable",
+        }
+    }
+
+    /// The status that answers it.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NoPlan | Self::NoSpace | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MissingSignature | Self::BadSignature => StatusCode::UNAUTHORIZED,
+            Self::NotJson | Self::NoEventName => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyIncomplete => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// Plain counters: name, help, value.
+    pub fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            ("events_received", "Requests to the events port", read(&self.received)),
+            ("events_stored", "Events that were stored", read(&self.stored)),
+            ("events_duplicate", "Events that were sent again and stored once", read(&self.duplicates)),
+        ]
+    }
+
+    /// Refused requests by reason.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        (Refusal::ALL.iter().zip(&self.refused))
+            .map(|(refusal, refused)| (refusal.as_str(), refused.count.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    fn refuse(&self, refusal: Refusal, message: &str) {
+        let refused = &self.refused[refusal as usize];
+        refused.count.fetch_add(1, Ordering::Relaxed);
+        let mut logged = refused.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.at.is_some_and(|at| at.elapsed() < LOG_EVERY) {
+            logged.left_out += 1;
+            return;
+        }
+        let left_out = std::mem::take(&mut logged.left_out);
+        logged.at = Some(Instant::now());
+        tracing::warn!(reason = refusal.as_str(), left_out, "an event was refused: {message}");
+    }
+}
+
+// === impl Receiver ===
+
+impl<S: Store> Receiver<S> {
+    /// A receiver that refuses everything until it is told how events are checked.
+    pub fn new(store: Arc<S>, max_body: usize) -> Self {
+        let bodies = Semaphore::new(BODIES_KIB.max(kib(max_body) as usize));
+        Self { store, max_body, bodies, ingest: ArcSwapOption::empty(), counts: Counts::default() }
+    }
+
+    /// Checks events like this from now on. A key that cannot be used checks nothing: with no other
+    /// one every event is refused.
+    pub fn set_ingest(&self, ingest: &Ingest) {
+        let keys = ingest.signing_keys.iter().filter_map(|key| SigningKey::new(key.reveal()).ok()).collect();
+        self.ingest.store(Some(Arc::new(Prepared { ingest: ingest.clone(), keys })));
+    }
+
+    /// What was received, and what was refused.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Answers one request to the events port.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.counts.received.fetch_add(1, Ordering::Relaxed);
+        match self.take(request).await {
+            Ok(appended) => {
+                let is_new = matches!(appended, Appended::New(_));
+                let counter = if is_new { &self.counts.stored } else { &self.counts.duplicates };
+                counter.fetch_add(1, Ordering::Relaxed);
+                let body = if is_new { r#"{"stored":true}"# } else { r#"{"stored":true,"duplicate":true}"# };
+                respond(StatusCode::OK, Bytes::from_static(body.as_bytes()))
+            }
+            Err((refusal, message)) => {
+                self.counts.refuse(refusal, &message);
+                refuse(refusal, &message)
+            }
+        }
+    }
+
+    async fn take<B>(&self, request: Request<B>) -> Result<Appended, (Refusal, String)>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        if !matches!(head.uri.path(), "/" | "/events") {
+            return Err((Refusal::NotFound, "events are taken at POST /events".to_owned()));
+        }
+        if head.method != Method::POST {
+            return Err((Refusal::MethodNotAllowed, "events are taken at POST /events".to_owned()));
+        }
+        let prepared = self.ingest.load_full().ok_or_else(|| {
+            (Refusal::NoPlan, "no plan runs yet, so nobody could say how to check this event".to_owned())
+        })?;
+        let body = self.read(&head.headers, body).await?;
+        prepared.check(&head.headers, &body)?;
+        let extracted = extract::extract(&body, &prepared.ingest).map_err(|error| {
+            let refusal = match error {
+                ExtractError::NotJson(_) => Refusal::NotJson,
+                ExtractError::NoEventName { .. } => Refusal::NoEventName,
+            };
+            (refusal, error.to_string())
+        })?;
+        let fingerprint = extract::fingerprint(&extracted, &body);
+        let event = NewEvent { name: extracted.event.into(), fingerprint, received_ms: now_ms(), body };
+        self.store.append(event).await.map_err(|error| match error {
+            AppendError::NoSpace { .. } => (Refusal::NoSpace, error.to_string()),
+            AppendError::Store(_) => (Refusal::StoreUnavailable, error.to_string()),
+        })
+    }
+
+    /// The whole body, within its bounds of size, time and memory.
+    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, (Refusal, String)>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > self.max_body) {
+            return Err(self.too_large());
+        }
+        let reading = async {
+            // Without a length the most is set aside. The semaphore is never closed.
+            let _memory = self.bodies.acquire_many(kib(length.unwrap_or(self.max_body))).await;
+            Limited::new(body, self.max_body).collect().await
+        };
+        match tokio::time::timeout(BODY_DEADLINE, reading).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(self.too_large()),
+            Ok(Err(_)) => Err((Refusal::BodyIncomplete, "the body broke off".to_owned())),
+            Err(_) => {
+                let message = format!("the body did not arrive within {} s", BODY_DEADLINE.as_secs());
+                Err((Refusal::BodyTimeout, message))
+            }
+        }
+    }
+
+    fn too_large(&self) -> (Refusal, String) {
+        let message =
+            format!("the body is larger than {} bytes: start with a larger --max-body-bytes to take it", self.max_body);
+        (Refusal::TooLarge, message)
+    }
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    /// Whether one of the live keys signed the body; without a key everything passes.
+    fn check(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), (Refusal, String)> {
+        if self.ingest.signing_keys.is_empty() {
+            return Ok(());
+        }
+        let Some(signature) = headers.get("logto-signature-sha-256") else {
+            let message = "there is no logto-signature-sha-256: set the AuthServer's ingest key as the hook's signing key";
+            return Err((Refusal::MissingSignature, message.to_owned()));
+        };
+        if verify_logto(&self.keys, signature.as_bytes(), body) {
+            return Ok(());
+        }
+        let message = "logto-signature-sha-256 was made by another key, or over another body";
+        Err((Refusal::BadSignature, message.to_owned()))
+    }
+}
+
+/// The size in KiB, rounded up.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+fn refuse(refusal: Refusal, message: &str) -> Response<Full<Bytes>> {
+    let body = json!({ "reason": refusal.as_str(), "message": message }).to_string();
+    let mut response = respond(refusal.status(), Bytes::from(body));
+    match refusal.status() {
+        StatusCode::SERVICE_UNAVAILABLE => drop(response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER)),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            drop(response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST")));
+        }
+        _ => {}
+    }
+    response
+}
+
+fn respond(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
