@@ -20,7 +20,11 @@ const MAX_DEAD_LETTERS: usize = 1000;
 /// Answers one request to the admin port.
 pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "the admin surface is read with GET");
+        return refusal(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "the admin surface is read with GET",
+        );
     }
     let query = request.uri().query().unwrap_or_default();
     match request.uri().path() {
@@ -28,7 +32,11 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
         "/readyz" => ready(&parts),
         "/metrics" => match parts.engine.metrics().encode(parts.scrape()) {
             Ok(body) => metrics(body),
-            Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "EncodingFailed", "the metrics could not be encoded"),
+            Err(_) => refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "EncodingFailed",
+                "the metrics could not be encoded",
+            ),
         },
         "/deliveries" => deliveries(&parts, query),
         "/deadletters" => dead_letters(parts, query).await,
@@ -73,7 +81,8 @@ async fn dead_letters<S: Store>(parts: Arc<Parts<S>>, query: &str) -> Response<F
         Err(refused) => return *refused,
     };
     let name = webhook.to_string();
-    let read = tokio::task::spawn_blocking(move || parts.engine.dead_letters(&webhook, MAX_DEAD_LETTERS)).await;
+    let read =
+        tokio::task::spawn_blocking(move || parts.engine.dead_letters(&webhook, MAX_DEAD_LETTERS)).await;
     match read {
         Ok(Ok(letters)) => json_of(&json!({ "webhook": name, "deadLetters": letters })),
         Ok(Err(error)) => refusal(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", &error.to_string()),
@@ -86,7 +95,11 @@ fn webhook_of(query: &str) -> Result<ObjectName, Box<Response<Full<Bytes>>>> {
         .find(|(name, _)| name == "webhook")
         .and_then(|(_, value)| ObjectName::parse(&value))
         .ok_or_else(|| {
-            Box::new(refusal(StatusCode::BAD_REQUEST, "MissingWebhook", "name a Webhook: ?webhook=NAMESPACE/NAME"))
+            Box::new(refusal(
+                StatusCode::BAD_REQUEST,
+                "MissingWebhook",
+                "name a Webhook: ?webhook=NAMESPACE/NAME",
+            ))
         })
 }
 
@@ -121,4 +134,3 @@ fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Res
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }
-

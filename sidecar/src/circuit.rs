@@ -85,9 +85,13 @@ impl Circuit {
     #[must_use]
     pub fn failed(self, probe: bool, now_ms: i64, retry: &Retry, chance: f64) -> Self {
         match self {
-            Self::Closed { failures } if failures + 1 >= FAILURES_TO_OPEN => Self::opened(0, now_ms, retry, chance),
+            Self::Closed { failures } if failures + 1 >= FAILURES_TO_OPEN => {
+                Self::opened(0, now_ms, retry, chance)
+            }
             Self::Closed { failures } => Self::Closed { failures: failures + 1 },
-            Self::Probing { probes } if probe => Self::opened(probes.saturating_add(1), now_ms, retry, chance),
+            Self::Probing { probes } if probe => {
+                Self::opened(probes.saturating_add(1), now_ms, retry, chance)
+            }
             other => other,
         }
     }
@@ -108,7 +112,8 @@ impl Circuit {
 mod tests {
     use super::*;
 
-    const RETRY: Retry = Retry { initial_backoff_seconds: 1, max_backoff_seconds: 3600, give_up_after_seconds: 1000 };
+    const RETRY: Retry =
+        Retry { initial_backoff_seconds: 1, max_backoff_seconds: 3600, give_up_after_seconds: 1000 };
 
     #[test]
     fn five_failures_open_it_and_one_probe_that_succeeds_closes_it() {

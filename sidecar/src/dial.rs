@@ -140,8 +140,12 @@ impl Dialer {
             value.set_sensitive(true);
             made.insert(HeaderName::try_from(name).map_err(|_| refused())?, value);
         }
-        let mut key =
-            ClientKey { in_cluster: *in_cluster, https: url.scheme() == "https", tls: tls.clone(), dials: None };
+        let mut key = ClientKey {
+            in_cluster: *in_cluster,
+            https: url.scheme() == "https",
+            tls: tls.clone(),
+            dials: None,
+        };
         if let Some(server_name) = tls.server_name.as_deref().filter(|_| key.https) {
             key.dials = Some(host_of(&url));
             made.entry(header::HOST).or_insert(host_header(&url)?);
@@ -186,14 +190,15 @@ impl EndpointClient {
         let trace = Arc::new(Trace::default());
         let began = Instant::now();
         let exchange = TRACE.scope(Arc::clone(&trace), self.exchange(envelope));
-        let outcome = match tokio::time::timeout(deadline, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let phase = trace.phase();
-                let message = format!("no answer within {} s; the time ran out while {}", deadline.as_secs(), phase.doing());
-                Outcome::Failed { phase, reason: FailureReason::Timeout, message }
-            }
-        };
+        let outcome = tokio::time::timeout(deadline, exchange).await.unwrap_or_else(|_| {
+            let phase = trace.phase();
+            let message = format!(
+                "no answer within {} s; the time ran out while {}",
+                deadline.as_secs(),
+                phase.doing()
+            );
+            Outcome::Failed { phase, reason: FailureReason::Timeout, message }
+        });
         Attempt { outcome, duration: began.elapsed(), reused_connection: trace.reused_connection() }
     }
 

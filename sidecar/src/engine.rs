@@ -128,7 +128,8 @@ impl<S: Store> Engine<S> {
     pub fn start(store: Arc<S>, control_plane: Vec<std::net::IpAddr>) -> Result<Arc<Self>, StoreError> {
         let events = store.subscribe().ok_or(StoreError::Closed)?;
         let head = store.head();
-        let parked = store.lanes()?.into_iter().map(|saved| (saved.lane.clone(), Book::restore(saved))).collect();
+        let parked =
+            store.lanes()?.into_iter().map(|saved| (saved.lane.clone(), Book::restore(saved))).collect();
         let engine = Arc::new(Self {
             dispatched: AtomicU64::new(head.0),
             store,
@@ -170,7 +171,12 @@ impl<S: Store> Engine<S> {
         self.run(&mut lanes, fresh);
         let applied = Arc::new(Applied { digest: plan.digest(), webhooks: lanes.running.len(), rejected });
         self.applied.store(Arc::clone(&applied));
-        tracing::info!(plan = applied.digest, webhooks = applied.webhooks, rejected = applied.rejected.len(), "the plan runs");
+        tracing::info!(
+            plan = applied.digest,
+            webhooks = applied.webhooks,
+            rejected = applied.rejected.len(),
+            "the plan runs"
+        );
         applied
     }
 
@@ -181,7 +187,8 @@ impl<S: Store> Engine<S> {
 
     /// The numbers of all Webhooks, by namespace and name.
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        let handles: Vec<_> = self.lanes().running.values().map(|running| Arc::clone(&running.handle)).collect();
+        let handles: Vec<_> =
+            self.lanes().running.values().map(|running| Arc::clone(&running.handle)).collect();
         handles.iter().map(|handle| handle.snapshot()).collect()
     }
 
@@ -245,7 +252,8 @@ impl<S: Store> Engine<S> {
     async fn save(&self) -> Result<(), StoreError> {
         // The order matters; see this module's head.
         let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
-        let mut lanes: Vec<_> = self.unsaved.take().iter().filter_map(|handle| handle.take_changes()).collect();
+        let mut lanes: Vec<_> =
+            self.unsaved.take().iter().filter_map(|handle| handle.take_changes()).collect();
         lanes.append(&mut self.lanes().loose);
         if lanes.is_empty() {
             return Ok(());
@@ -262,7 +270,10 @@ impl<S: Store> Engine<S> {
         if let Some((_, dialer)) = lanes.dialer.as_ref().filter(|(known, _)| known == egress) {
             return dialer.clone();
         }
-        let judged = self.control_plane.iter().fold(egress.clone(), |policy, address| policy.with_control_plane(*address));
+        let judged = self
+            .control_plane
+            .iter()
+            .fold(egress.clone(), |policy, address| policy.with_control_plane(*address));
         let dialer = Dialer::new(judged);
         lanes.dialer = Some((egress.clone(), dialer.clone()));
         dialer
@@ -301,9 +312,10 @@ impl<S: Store> Engine<S> {
         let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
         let mut fresh = Vec::new();
         for (name, spec) in specs {
-            let same = lanes.running.get(&name).filter(|running| running.handle.lock().uid() == uid_of(&spec.plan));
+            let same =
+                lanes.running.get(&name).filter(|running| running.handle.lock().uid() == uid_of(&spec.plan));
             if let Some(running) = same {
-                running.handle.replace_spec(spec, dispatched, &self.unsaved);
+                running.handle.replace_spec(&spec, dispatched, &self.unsaved);
                 continue;
             }
             if let Some(replaced) = lanes.running.remove(&name) {
@@ -311,7 +323,7 @@ impl<S: Store> Engine<S> {
             }
             let uid = uid_of(&spec.plan);
             if let Some(handle) = lanes.absent.remove(&name).filter(|handle| handle.lock().uid() == uid) {
-                handle.replace_spec(spec, dispatched, &self.unsaved);
+                handle.replace_spec(&spec, dispatched, &self.unsaved);
                 fresh.push(handle);
                 continue;
             }

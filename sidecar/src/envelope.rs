@@ -45,7 +45,13 @@ pub fn webhook_id(event: Uuid, webhook: &ObjectName) -> String {
 }
 
 /// Builds one attempt's request. `now_seconds`: Unix time, the `webhook-timestamp`.
-pub fn build(event: &Event, webhook: &WebhookPlan, keys: &[SigningKey], source: &ObjectName, now_seconds: i64) -> Envelope {
+pub fn build(
+    event: &Event,
+    webhook: &WebhookPlan,
+    keys: &[SigningKey],
+    source: &ObjectName,
+    now_seconds: i64,
+) -> Envelope {
     let (body, content_type) = match webhook.format {
         Format::Native => (event.body.clone(), JSON),
         Format::CloudEvents => (cloud_event(event, source), CLOUD_EVENTS_JSON),
@@ -76,7 +82,7 @@ fn traceparent(event: Uuid) -> String {
     format!("00-{}-{:016x}-01", event.simple(), rand::random::<u64>().max(1))
 }
 
-/// CloudEvents 1.0, structured content mode, JSON. `data` is the event's own bytes.
+/// `CloudEvents` 1.0, structured content mode, JSON. `data` is the event's own bytes.
 fn cloud_event(event: &Event, source: &ObjectName) -> Bytes {
     let time = jiff::Timestamp::from_millisecond(event.received_ms).unwrap_or_default();
     let attributes = json!({
@@ -104,7 +110,13 @@ mod tests {
 
     fn event() -> Event {
         let body = Bytes::from_static(br#"{"event":"User.Created", "n": 1.50}"#);
-        Event { seq: Seq(1), id: Uuid::from_u128(7), name: "User.Created".into(), received_ms: 1_700_000_000_123, body }
+        Event {
+            seq: Seq(1),
+            id: Uuid::from_u128(7),
+            name: "User.Created".into(),
+            received_ms: 1_700_000_000_123,
+            body,
+        }
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub(crate) enum ExtractError {
     #[error("the body is not JSON: {0}")]
     NotJson(String),
     /// There is no name where one should stand.
-    #[error("the body has no event name: a text of 1 to {MAX_EVENT_NAME_BYTES} bytes is expected at {pointer}")]
+    #[error(
+        "the body has no event name: a text of 1 to {MAX_EVENT_NAME_BYTES} bytes is expected at {pointer}"
+    )]
     NoEventName {
         /// Where it was looked for.
         pointer: Pointer,

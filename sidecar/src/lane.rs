@@ -81,7 +81,11 @@ struct Done {
 }
 
 enum End {
-    Attempted { event: Arc<Event>, webhook_id: String, attempt: Attempt },
+    Attempted {
+        event: Arc<Event>,
+        webhook_id: String,
+        attempt: Attempt,
+    },
     /// The current spec does not want the event.
     Dropped,
     /// Retention took the event.
@@ -100,7 +104,17 @@ pub(crate) async fn run<S: Store>(
 ) {
     let rate = handle.spec.load().plan.delivery.rate_per_second;
     let bucket = Bucket::new(rate, now_ms());
-    let mut lane = Lane { handle, store, unsaved, metrics, fatal, bucket, rate, attempts: FuturesUnordered::new(), reading: None };
+    let mut lane = Lane {
+        handle,
+        store,
+        unsaved,
+        metrics,
+        fatal,
+        bucket,
+        rate,
+        attempts: FuturesUnordered::new(),
+        reading: None,
+    };
     loop {
         let stopping = *stop.borrow() || lane.fatal.is_told();
         let wake_ms = if stopping { None } else { lane.start_what_may_start() };
@@ -121,7 +135,9 @@ pub(crate) async fn run<S: Store>(
     lane.handle.changed(&lane.unsaved);
 }
 
-async fn next_reading(reading: &mut Option<JoinHandle<Result<Reading, StoreError>>>) -> Result<Reading, StoreError> {
+async fn next_reading(
+    reading: &mut Option<JoinHandle<Result<Reading, StoreError>>>,
+) -> Result<Reading, StoreError> {
     let Some(handle) = reading.as_mut() else { return std::future::pending().await };
     let result = handle.await;
     *reading = None;
@@ -130,7 +146,9 @@ async fn next_reading(reading: &mut Option<JoinHandle<Result<Reading, StoreError
 
 async fn sleep_until_ms(wake_ms: Option<i64>) {
     match wake_ms {
-        Some(at) => tokio::time::sleep(Duration::from_millis(u64::try_from(at - now_ms()).unwrap_or(0).max(1))).await,
+        Some(at) => {
+            tokio::time::sleep(Duration::from_millis(u64::try_from(at - now_ms()).unwrap_or(0).max(1))).await
+        }
         None => std::future::pending().await,
     }
 }
@@ -184,8 +202,8 @@ impl Handle {
     }
 
     /// Runs the Webhook as it is now.
-    pub fn replace_spec(self: &Arc<Self>, spec: Arc<Spec>, dispatched: Seq, unsaved: &Unsaved) {
-        let old = self.spec.swap(Arc::clone(&spec));
+    pub fn replace_spec(self: &Arc<Self>, spec: &Arc<Spec>, dispatched: Seq, unsaved: &Unsaved) {
+        let old = self.spec.swap(Arc::clone(spec));
         {
             let mut book = self.lock();
             if old.plan.events != spec.plan.events {
@@ -237,7 +255,9 @@ impl Handle {
             tally: book.tally.clone(),
             pending: book.pending(),
             oldest_pending_ms: book.oldest_pending_ms(),
-            next_attempt_ms: waits_until.filter(|_| !gone && !spec.plan.suspend).map(|at| at.max(book.hold_until_ms)),
+            next_attempt_ms: waits_until
+                .filter(|_| !gone && !spec.plan.suspend)
+                .map(|at| at.max(book.hold_until_ms)),
             circuit,
         }
     }
@@ -399,7 +419,7 @@ impl<S: Store> Lane<S> {
         let Done { seq, row, probe, spec, end } = done;
         match end {
             End::Attempted { event, webhook_id, attempt } => {
-                self.finish_attempt(&spec, row, probe, &event, webhook_id, attempt);
+                self.finish_attempt(&spec, row, probe, &event, webhook_id, &attempt);
             }
             End::Dropped => self.drop_event(seq, row.key),
             End::Expired => {
@@ -420,15 +440,29 @@ impl<S: Store> Lane<S> {
         self.handle.changed(&self.unsaved);
     }
 
-    fn finish_attempt(&self, spec: &Spec, row: Row, probe: bool, event: &Event, webhook_id: String, attempt: Attempt) {
+    fn finish_attempt(
+        &self,
+        spec: &Spec,
+        row: Row,
+        probe: bool,
+        event: &Event,
+        webhook_id: String,
+        attempt: &Attempt,
+    ) {
         let now = now_ms();
         let judged = Judged::of(&attempt.outcome);
-        self.metrics.attempted(judged.label, attempt.duration, attempt.reused_connection, now - event.received_ms, judged.verdict);
+        self.metrics.attempted(
+            judged.label,
+            attempt.duration,
+            attempt.reused_connection,
+            now - event.received_ms,
+            judged.verdict,
+        );
         let chance = rand::random::<f64>();
         let retry = &spec.plan.delivery.retry;
         let mut book = self.handle.lock();
         let burns = !(probe && judged.verdict.blames_endpoint());
-        note(&mut book, &judged, event, webhook_id, row.attempts + 1, &attempt, now);
+        note(&mut book, &judged, event, webhook_id, row.attempts + 1, attempt, now);
         book.circuit = if judged.verdict.blames_endpoint() {
             book.circuit.failed(probe, now, retry, chance)
         } else {
@@ -441,7 +475,11 @@ impl<S: Store> Lane<S> {
             tracing::warn!(webhook = %self.handle.webhook, "the endpoint answered 410 Gone: its Webhook is stopped until it is changed");
             book.tally.gone_generation = Some(spec.plan.generation);
         }
-        let before = Delivery::Pending { attempts: row.attempts, first_attempt_ms: row.first_attempt_ms, due_ms: row.due_ms };
+        let before = Delivery::Pending {
+            attempts: row.attempts,
+            first_attempt_ms: row.first_attempt_ms,
+            due_ms: row.due_ms,
+        };
         let after = if burns {
             before.next(judged.verdict, now, retry, chance)
         } else {
@@ -464,10 +502,17 @@ impl Judged {
     fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Status { code, retry_after } => {
-                let wait = retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(MAX_RETRY_AFTER_MS));
+                let wait =
+                    retry_after.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(MAX_RETRY_AFTER_MS));
                 let verdict = Verdict::of_status(*code, wait);
                 let label = if verdict == Verdict::Taken { "Delivered" } else { "HttpStatus" };
-                Self { verdict, label, status_code: Some(*code), phase: None, message: format!("the endpoint answered {code}") }
+                Self {
+                    verdict,
+                    label,
+                    status_code: Some(*code),
+                    phase: None,
+                    message: format!("the endpoint answered {code}"),
+                }
             }
             Outcome::Failed { phase, reason, message } => Self {
                 verdict: Verdict::Again { retry_after_ms: None },
@@ -481,7 +526,15 @@ impl Judged {
 }
 
 /// Writes an attempt into the tallies.
-fn note(book: &mut Book, judged: &Judged, event: &Event, webhook_id: String, number: u32, attempt: &Attempt, now: i64) {
+fn note(
+    book: &mut Book,
+    judged: &Judged,
+    event: &Event,
+    webhook_id: String,
+    number: u32,
+    attempt: &Attempt,
+    now: i64,
+) {
     let duration_milliseconds = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
     let name = event.name.to_string();
     book.recent.push(Attempted {
@@ -498,7 +551,8 @@ fn note(book: &mut Book, judged: &Judged, event: &Event, webhook_id: String, num
         tally.delivered += 1;
         tally.consecutive_failures = 0;
         tally.failing_since_ms = None;
-        tally.last_success = Some(Success { time_ms: now, event: name, status_code, duration_milliseconds, attempt: number });
+        tally.last_success =
+            Some(Success { time_ms: now, event: name, status_code, duration_milliseconds, attempt: number });
         return;
     }
     tally.failed += 1;
@@ -519,7 +573,10 @@ fn enter(book: &mut Book, delivery: Delivery, event: &Event, row: Row, judged: &
     match delivery {
         Delivery::Delivered => book.settle(event.seq, row.key),
         Delivery::Pending { attempts, first_attempt_ms, due_ms } => {
-            book.retry(event.seq, Row { attempts, first_attempt_ms, due_ms, key: row.key, received_ms: event.received_ms });
+            book.retry(
+                event.seq,
+                Row { attempts, first_attempt_ms, due_ms, key: row.key, received_ms: event.received_ms },
+            );
         }
         Delivery::DeadLettered => {
             let letter = DeadLetter {
@@ -535,22 +592,21 @@ fn enter(book: &mut Book, delivery: Delivery, event: &Event, row: Row, judged: &
     }
 }
 
+async fn fetch<S: Store>(store: Arc<S>, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+    tokio::task::spawn_blocking(move || store.get(seq)).await.unwrap_or(Err(StoreError::Closed))
+}
+
 async fn attempt<S: Store>(spec: &Spec, store: &Arc<S>, seq: Seq, event: Option<Arc<Event>>) -> End {
     let event = match event {
+        // The lane has asked already whether the Webhook wants it.
         Some(event) => event,
-        None => {
-            let store = Arc::clone(store);
-            match tokio::task::spawn_blocking(move || store.get(seq)).await {
-                Ok(Ok(Some(event))) => event,
-                Ok(Ok(None)) => return End::Expired,
-                Ok(Err(error)) => return End::Failed(error),
-                Err(_) => return End::Failed(StoreError::Closed),
-            }
-        }
+        None => match fetch(Arc::clone(store), seq).await {
+            Ok(Some(event)) if spec.wants(&event) => event,
+            Ok(Some(_)) => return End::Dropped,
+            Ok(None) => return End::Expired,
+            Err(error) => return End::Failed(error),
+        },
     };
-    if !spec.wants(&event) {
-        return End::Dropped;
-    }
     let webhook_id = envelope::webhook_id(event.id, &spec.plan.webhook);
     let envelope = envelope::build(&event, &spec.plan, &spec.keys, &spec.source, now_ms().div_euclid(1000));
     let deadline = Duration::from_secs(u64::from(spec.plan.delivery.timeout_seconds.max(1)));
@@ -571,7 +627,8 @@ fn read_log<S: Store>(store: &S, spec: &Spec, after: Seq) -> Result<Reading, Sto
             seen = head.seq;
         }
     })?;
-    let mut reading = Reading { selected: Vec::new(), upto: if wanted.len() < READ_EVENTS { upto } else { seen } };
+    let mut reading =
+        Reading { selected: Vec::new(), upto: if wanted.len() < READ_EVENTS { upto } else { seen } };
     let mut bytes = 0;
     for seq in wanted {
         if bytes >= READ_BYTES {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tidings_sidecar::plans::{LOOK_EVERY, PlanFolder};
+use tidings_sidecar::plans::PlanFolder;
 use tidings_sidecar::sidecar::{Options, Sidecar, SidecarError};
 use tidings_store::Settings;
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,7 +85,8 @@ async fn run(arguments: Arguments) -> Result<(), SidecarError> {
 
 /// Resolves at SIGTERM or SIGINT.
 async fn ended() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return std::future::pending().await;
     };
@@ -116,7 +117,14 @@ impl From<Arguments> for Options {
         Self {
             listen,
             admin_listen,
-            store: Settings { dir: data_dir, max_age, max_bytes, min_free_bytes, accept_data_loss, ..Settings::default() },
+            store: Settings {
+                dir: data_dir,
+                max_age,
+                max_bytes,
+                min_free_bytes,
+                accept_data_loss,
+                ..Settings::default()
+            },
             max_body_bytes,
             drain: Duration::from_secs(drain_seconds),
             control_plane: api_server(),

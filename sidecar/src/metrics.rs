@@ -113,7 +113,12 @@ impl Deliveries {
     pub fn encode(&self, scrape: Scrape) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("tidings");
         registry.register("attempts", "Attempts by outcome", self.attempts.clone());
-        registry.register_with_unit("attempt_duration", "Duration of one attempt", Unit::Seconds, self.attempt_seconds.clone());
+        registry.register_with_unit(
+            "attempt_duration",
+            "Duration of one attempt",
+            Unit::Seconds,
+            self.attempt_seconds.clone(),
+        );
         registry.register_with_unit(
             "event_to_delivery",
             "From an event's arrival to its delivery",
@@ -123,7 +128,11 @@ impl Deliveries {
         let mut scrape = scrape;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         scrape.counters.extend([
-            ("connections_reused", "Attempts on a connection that was open already", read(&self.reused_connections)),
+            (
+                "connections_reused",
+                "Attempts on a connection that was open already",
+                read(&self.reused_connections),
+            ),
             ("connections_opened", "Attempts that opened a connection", read(&self.new_connections)),
             ("events_matched", "Events that some Webhook selects", read(&self.matched)),
             ("events_unmatched", "Events that no Webhook selects", read(&self.unmatched)),
@@ -148,13 +157,18 @@ impl Collector for ScrapeCollector {
             let metric = ConstGauge::new(*value);
             metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let mut refused = encoder.encode_descriptor("events_refused", "Requests refused, by reason", None, MetricType::Counter)?;
-        for (reason, value) in &scrape.refused {
-            ConstCounter::new(*value).encode(refused.encode_family(&[("reason", *reason)])?)?;
-        }
-        drop(refused);
+        refused(&scrape, &mut encoder)?;
         webhooks(&scrape, &mut encoder)
     }
+}
+
+fn refused(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Requests refused, by reason";
+    let mut family = encoder.encode_descriptor("events_refused", help, None, MetricType::Counter)?;
+    for (reason, value) in &scrape.refused {
+        ConstCounter::new(*value).encode(family.encode_family(&[("reason", *reason)])?)?;
+    }
+    Ok(())
 }
 
 type Read = fn(&Snapshot, i64) -> Option<f64>;
@@ -162,17 +176,28 @@ type Read = fn(&Snapshot, i64) -> Option<f64>;
 #[expect(clippy::cast_precision_loss, reason = "Prometheus holds every number as f64")]
 const WEBHOOK_METRICS: [(&str, &str, MetricType, Read); 9] = [
     ("webhook_delivered", "Events delivered", MetricType::Counter, |w, _| Some(w.tally.delivered as f64)),
-    ("webhook_failed_attempts", "Attempts that failed", MetricType::Counter, |w, _| Some(w.tally.failed as f64)),
-    ("webhook_dead_letters", "Events given up", MetricType::Counter, |w, _| Some(w.tally.dead_lettered as f64)),
-    ("webhook_expired", "Events that retention took undelivered", MetricType::Counter, |w, _| Some(w.tally.expired as f64)),
-    ("webhook_dropped", "Events dropped by filter or change", MetricType::Counter, |w, _| Some(w.tally.dropped as f64)),
+    ("webhook_failed_attempts", "Attempts that failed", MetricType::Counter, |w, _| {
+        Some(w.tally.failed as f64)
+    }),
+    ("webhook_dead_letters", "Events given up", MetricType::Counter, |w, _| {
+        Some(w.tally.dead_lettered as f64)
+    }),
+    ("webhook_expired", "Events that retention took undelivered", MetricType::Counter, |w, _| {
+        Some(w.tally.expired as f64)
+    }),
+    ("webhook_dropped", "Events dropped by filter or change", MetricType::Counter, |w, _| {
+        Some(w.tally.dropped as f64)
+    }),
     ("webhook_pending", "Events that wait", MetricType::Gauge, |w, _| Some(w.pending as f64)),
     ("webhook_circuit_open", "1 while nothing is sent", MetricType::Gauge, |w, _| {
         Some(if w.circuit == "Closed" { 0.0 } else { 1.0 })
     }),
-    ("webhook_oldest_pending_age_seconds", "Age of the oldest event that waits", MetricType::Gauge, |w, now| {
-        Some(w.oldest_pending_ms.map_or(0.0, |ms| (now - ms).max(0) as f64 / 1000.0))
-    }),
+    (
+        "webhook_oldest_pending_age_seconds",
+        "Age of the oldest event that waits",
+        MetricType::Gauge,
+        |w, now| Some(w.oldest_pending_ms.map_or(0.0, |ms| (now - ms).max(0) as f64 / 1000.0)),
+    ),
     ("webhook_since_last_success_seconds", "Time since the last success", MetricType::Gauge, |w, now| {
         w.tally.last_success.as_ref().map(|success| (now - success.time_ms).max(0) as f64 / 1000.0)
     }),

@@ -69,7 +69,8 @@ impl PlanFolder {
         if self.seen.as_ref() == Some(&bytes) {
             return Ok(None);
         }
-        let plan = Plan::from_json(&bytes).map_err(|source| PlanFileError::Plan { path: self.path.clone(), source });
+        let plan =
+            Plan::from_json(&bytes).map_err(|source| PlanFileError::Plan { path: self.path.clone(), source });
         self.seen = Some(bytes);
         plan.map(Some)
     }
@@ -94,7 +95,8 @@ pub fn last_good(data_dir: &Path) -> Result<Option<Plan>, PlanFileError> {
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let aside = path.with_extension("json.new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&aside, path)?;

@@ -264,7 +264,8 @@ impl<S: Store> Receiver<S> {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let length =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > self.max_body) {
             return Err(self.too_large());
         }
@@ -285,8 +286,10 @@ impl<S: Store> Receiver<S> {
     }
 
     fn too_large(&self) -> (Refusal, String) {
-        let message =
-            format!("the body is larger than {} bytes: start with a larger --max-body-bytes to take it", self.max_body);
+        let message = format!(
+            "the body is larger than {} bytes: start with a larger --max-body-bytes to take it",
+            self.max_body
+        );
         (Refusal::TooLarge, message)
     }
 }
@@ -320,7 +323,9 @@ fn refuse(refusal: Refusal, message: &str) -> Response<Full<Bytes>> {
     let body = json!({ "reason": refusal.as_str(), "message": message }).to_string();
     let mut response = respond(refusal.status(), Bytes::from(body));
     match refusal.status() {
-        StatusCode::SERVICE_UNAVAILABLE => drop(response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER)),
+        StatusCode::SERVICE_UNAVAILABLE => {
+            drop(response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER))
+        }
         StatusCode::METHOD_NOT_ALLOWED => {
             drop(response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST")));
         }

@@ -81,9 +81,10 @@ impl Delivery {
             Verdict::Taken => return Self::Delivered,
             // The lane stops; the event waits for it to be started again.
             Verdict::Gone => (0, 0),
-            Verdict::Again { retry_after_ms } => {
-                (backoff_ms(attempts, 1, retry, chance), retry_after_ms.unwrap_or(0).clamp(0, MAX_RETRY_AFTER_MS))
-            }
+            Verdict::Again { retry_after_ms } => (
+                backoff_ms(attempts, 1, retry, chance),
+                retry_after_ms.unwrap_or(0).clamp(0, MAX_RETRY_AFTER_MS),
+            ),
             Verdict::Later => (backoff_ms(attempts, SLOW_FACTOR, retry, chance), 0),
         };
         let horizon_ms = horizon_ms(first_attempt_ms, retry);
@@ -114,14 +115,13 @@ fn horizon_ms(first_attempt_ms: i64, retry: &Retry) -> i64 {
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "the bound is at most 2^32 seconds, far below 2^52 milliseconds"
 )]
 pub(crate) fn backoff_ms(attempts: u32, factor: u64, retry: &Retry, chance: f64) -> i64 {
     let initial = u64::from(retry.initial_backoff_seconds) * 1000 * factor;
     let most = u64::from(retry.max_backoff_seconds) * 1000;
     let bound = initial.saturating_mul(1 << attempts.saturating_sub(1).min(32)).min(most);
-    ((bound as f64) * chance.clamp(0.0, 1.0)) as u64 as i64
+    ((bound as f64) * chance.clamp(0.0, 1.0)) as i64
 }
 
 #[cfg(test)]
@@ -135,14 +135,19 @@ mod tests {
             Just(Verdict::Taken),
             Just(Verdict::Later),
             Just(Verdict::Gone),
-            proptest::option::of(-5_000_000_000i64..5_000_000_000).prop_map(|retry_after_ms| Verdict::Again { retry_after_ms }),
+            proptest::option::of(-5_000_000_000i64..5_000_000_000)
+                .prop_map(|retry_after_ms| Verdict::Again { retry_after_ms }),
         ]
     }
 
     fn policies() -> impl Strategy<Value = Retry> {
-        (0u32..=86_400, 0u32..=604_800, 0u32..=2_592_000).prop_map(|(initial_backoff_seconds, max_backoff_seconds, give_up_after_seconds)| {
-            Retry { initial_backoff_seconds, max_backoff_seconds, give_up_after_seconds }
-        })
+        (0u32..=86_400, 0u32..=604_800, 0u32..=2_592_000).prop_map(
+            |(initial_backoff_seconds, max_backoff_seconds, give_up_after_seconds)| Retry {
+                initial_backoff_seconds,
+                max_backoff_seconds,
+                give_up_after_seconds,
+            },
+        )
     }
 
     proptest! {
@@ -172,7 +177,8 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_maximum_and_other_4xx_wait_longer() {
-        let retry = Retry { initial_backoff_seconds: 5, max_backoff_seconds: 60, give_up_after_seconds: 1000 };
+        let retry =
+            Retry { initial_backoff_seconds: 5, max_backoff_seconds: 60, give_up_after_seconds: 1000 };
         let waits: Vec<_> = (1..=6).map(|n| backoff_ms(n, 1, &retry, 1.0)).collect();
         assert_eq!(waits, [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]);
         assert_eq!(backoff_ms(1, SLOW_FACTOR, &retry, 1.0), 60_000);
@@ -188,7 +194,13 @@ mod tests {
 
     #[test]
     fn statuses_have_the_verdicts_that_the_design_gives_them() {
-        for (code, verdict) in [(204, Verdict::Taken), (302, Verdict::Later), (401, Verdict::Later), (404, Verdict::Later), (410, Verdict::Gone)] {
+        for (code, verdict) in [
+            (204, Verdict::Taken),
+            (302, Verdict::Later),
+            (401, Verdict::Later),
+            (404, Verdict::Later),
+            (410, Verdict::Gone),
+        ] {
             assert_eq!(Verdict::of_status(code, None), verdict);
         }
         for code in [408, 425, 429, 500, 503, 599] {

@@ -11,8 +11,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ impl Limits {
     pub const EVENTS: Self = Self {
         connections: 1024,
         head: Duration::from_secs(10),
-        idle: Duration::from_secs(120),
+        idle: Duration::from_mins(2),
         quiet: Duration::from_secs(5),
         drain: Duration::from_secs(40),
     };
@@ -108,14 +108,19 @@ impl Phase {
 
     /// Whether the connection has used up its time.
     fn is_over(&self, limits: &Limits) -> bool {
-        (self.is(READING_HEAD) && self.lasts() > limits.head) || (self.is(RESTING) && self.lasts() > limits.idle)
+        (self.is(READING_HEAD) && self.lasts() > limits.head)
+            || (self.is(RESTING) && self.lasts() > limits.idle)
     }
 }
 
 // === impl Watched ===
 
 impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before && self.phase.is(RESTING) {
@@ -126,7 +131,11 @@ impl AsyncRead for Watched {
 }
 
 impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -15,13 +15,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::admin;
 use crate::clock::now_ms;
 use crate::engine::{Applied, Engine};
 use crate::metrics::Scrape;
 use crate::plans::{self, LOOK_EVERY, PlanFolder};
 use crate::receive::Receiver;
 use crate::serve::{self, Limits};
-use crate::admin;
 
 /// How a sidecar is run.
 #[derive(Debug, Clone)]
@@ -47,7 +47,9 @@ pub enum SidecarError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A port cannot be had.
-    #[error("cannot listen on {address} ({what}): {source}; end what listens there, or choose another address")]
+    #[error(
+        "cannot listen on {address} ({what}): {source}; end what listens there, or choose another address"
+    )]
     Listen {
         /// Which port.
         what: &'static str,
@@ -149,7 +151,9 @@ impl Sidecar {
                 match folder.poll() {
                     Ok(Some(plan)) => drop(parts.apply(&plan)),
                     Ok(None) => {}
-                    Err(error) => tracing::warn!(%error, "the new plan cannot be used, the one before runs on"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the new plan cannot be used, the one before runs on")
+                    }
                 }
             }
         })
@@ -201,7 +205,11 @@ impl<S: Store> Parts<S> {
                 ("store_oldest", "The first event's place that retention left", store.oldest().0 as f64),
                 ("store_free_bytes", "Free space where the store is", store.free_bytes() as f64),
                 ("plan_webhooks", "Webhooks that run", applied.webhooks as f64),
-                ("plan_webhooks_rejected", "Webhooks of the plan that are left out", applied.rejected.len() as f64),
+                (
+                    "plan_webhooks_rejected",
+                    "Webhooks of the plan that are left out",
+                    applied.rejected.len() as f64,
+                ),
             ],
             refused: counts.refused(),
             webhooks: self.engine.snapshots(),
@@ -226,5 +234,6 @@ async fn serve_events<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, sto
 }
 
 async fn serve_admin<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, stop: watch::Receiver<bool>) {
-    serve::serve(listener, Limits::ADMIN, stop, move |request| admin::answer(Arc::clone(&parts), request)).await;
+    serve::serve(listener, Limits::ADMIN, stop, move |request| admin::answer(Arc::clone(&parts), request))
+        .await;
 }

@@ -57,10 +57,16 @@ impl FailureReason {
 /// The outcome of an exchange that ended in an error while it was in this phase.
 pub(super) fn outcome(error: &reqwest::Error, phase: Phase) -> Outcome {
     let (reason, phase, message) = match cause(error) {
-        Cause::Forbidden(Forbidden(blocked)) => (FailureReason::AddressBlocked, Phase::Dns, blocked.to_string()),
+        Cause::Forbidden(Forbidden(blocked)) => {
+            (FailureReason::AddressBlocked, Phase::Dns, blocked.to_string())
+        }
         Cause::Unresolved(unresolved) => (FailureReason::DnsFailed, Phase::Dns, unresolved.to_string()),
-        Cause::Tls(error) => (FailureReason::TlsFailed, Phase::Tls, format!("the TLS handshake failed: {error}")),
-        Cause::Parse => (FailureReason::InvalidAnswer, phase, format!("the answer is not HTTP: {}", innermost(error))),
+        Cause::Tls(error) => {
+            (FailureReason::TlsFailed, Phase::Tls, format!("the TLS handshake failed: {error}"))
+        }
+        Cause::Parse => {
+            (FailureReason::InvalidAnswer, phase, format!("the answer is not HTTP: {}", innermost(error)))
+        }
         Cause::Other if phase == Phase::Tls => {
             let message = format!("the TLS handshake failed: {}", innermost(error));
             (FailureReason::TlsFailed, phase, message)

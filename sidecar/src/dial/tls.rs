@@ -5,7 +5,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue,
+};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -45,7 +48,9 @@ pub enum TlsError {
     #[error("tls: {0}")]
     Unfit(#[from] rustls::Error),
     /// There is nothing to trust.
-    #[error("the system has no certificates to trust: install its ca-certificates, or name a CA in tls.caSecretRef")]
+    #[error(
+        "the system has no certificates to trust: install its ca-certificates, or name a CA in tls.caSecretRef"
+    )]
     NoRoots,
 }
 
@@ -56,8 +61,10 @@ struct TracedSessions(ClientSessionMemoryCache);
 
 /// The settings for an endpoint. One that is not https gets empty ones.
 pub(super) fn config(tls: &Tls, https: bool) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER)).with_safe_default_protocol_versions()?;
-    let builder = builder.with_root_certificates(if https { roots(tls)? } else { Arc::new(RootCertStore::empty()) });
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&PROVIDER)).with_safe_default_protocol_versions()?;
+    let builder =
+        builder.with_root_certificates(if https { roots(tls)? } else { Arc::new(RootCertStore::empty()) });
     let mut config = match (&tls.client_cert, &tls.client_key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => {

@@ -316,7 +316,9 @@ impl Book {
         let floor = outstanding.first().map_or(self.position, |lowest| Seq(lowest.0 - 1));
         let mut settled = gaps(&outstanding, floor, self.position);
         let unread = Seq(self.position.0 + 1);
-        settled.extend(self.skip.iter().map(|(first, last)| ((*first).max(unread), *last)).filter(|(a, b)| a <= b));
+        settled.extend(
+            self.skip.iter().map(|(first, last)| ((*first).max(unread), *last)).filter(|(a, b)| a <= b),
+        );
         Cursor {
             uid: self.uid.clone(),
             floor,

@@ -12,7 +12,7 @@ use crate::extract;
 pub struct Spec {
     /// As it stands in the plan.
     pub plan: WebhookPlan,
-    /// The auth server, the source of CloudEvents.
+    /// The auth server, the source of its `CloudEvents`.
     pub source: ObjectName,
     /// Its signing keys, never empty.
     pub keys: Vec<SigningKey>,
@@ -44,7 +44,11 @@ pub enum SpecError {
 impl Spec {
     /// Compiles a Webhook of the plan.
     pub fn compile(plan: WebhookPlan, source: ObjectName, dialer: &Dialer) -> Result<Self, SpecError> {
-        let keys = plan.signing_keys.iter().map(|key| SigningKey::new(key.reveal())).collect::<Result<Vec<_>, _>>()?;
+        let keys = plan
+            .signing_keys
+            .iter()
+            .map(|key| SigningKey::new(key.reveal()))
+            .collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() {
             return Err(SpecError::NoKey);
         }
