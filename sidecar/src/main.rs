@@ -76,7 +76,7 @@ async fn run(arguments: Arguments) -> Result<(), SidecarError> {
             drop(sidecar.apply_last_good());
         }
     }
-    tracing::info!(events = %sidecar.events_address(), admin = %sidecar.admin_address(), "ready");
+    sidecar.say_ready();
     let follow = sidecar.follower(folder);
     let result = sidecar.run(ended()).await;
     follow.abort();

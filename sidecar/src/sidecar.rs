@@ -121,6 +121,14 @@ impl Sidecar {
         self.admin
     }
 
+    /// Prints the one line that says where events are taken, for people and scripts.
+    pub fn say_ready(&self) {
+        use std::io::Write as _;
+        let line = format!("ready events=http://{}/events admin=http://{}\n", self.events, self.admin);
+        // A standard output that nobody reads any more is no reason to end.
+        let _ = std::io::stdout().write_all(line.as_bytes());
+    }
+
     /// The engine, for its numbers.
     pub fn engine(&self) -> &Arc<Engine<SqliteStore>> {
         &self.parts.engine
