@@ -1,9 +1,10 @@
 //! The programs as users run them: real processes, killed for real.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
 use tidings_plan::Plan;
@@ -32,18 +33,18 @@ pub struct Process {
 
 /// A program of this workspace, built if it is not.
 pub fn binary(name: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let folder = BUILT.get_or_init(|| {
-        let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.insert(name.to_owned()) {
         let mut cargo = std::process::Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--locked", "-p", "tidings-sidecar", "-p", "tidings-cli", "--bins"]);
+        cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", name]);
         if folder.ends_with("release") {
             cargo.arg("--release");
         }
         let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-        assert!(built.success(), "the programs build");
-        folder
-    });
+        assert!(built.success(), "{name} builds");
+    }
     folder.join(name)
 }
 
