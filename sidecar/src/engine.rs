@@ -43,6 +43,7 @@ pub struct Engine<S> {
     lanes: Mutex<Lanes>,
     applied: ArcSwap<Applied>,
     fatal: Fatal,
+    saving: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
     control_plane: Vec<std::net::IpAddr>,
 }
@@ -139,6 +140,7 @@ impl<S: Store> Engine<S> {
             lanes: Mutex::new(Lanes { parked, ..Lanes::default() }),
             applied: ArcSwap::default(),
             fatal: Fatal::new(),
+            saving: tokio::sync::Mutex::default(),
             stop: watch::Sender::new(false),
             control_plane,
         });
@@ -249,7 +251,12 @@ impl<S: Store> Engine<S> {
         self.save().await
     }
 
-    async fn save(&self) -> Result<(), StoreError> {
+    /// Saves what changed. With a new Webhook's place saved, no event after it can be missed.
+    ///
+    /// One save after another: were two of them written the other way round, the later idle floor
+    /// could stand without the lanes that changed before it.
+    pub async fn save(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.saving.lock().await;
         // The order matters; see this module's head.
         let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
         let mut lanes: Vec<_> =

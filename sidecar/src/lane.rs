@@ -67,6 +67,8 @@ struct Lane<S> {
 
 /// What one reading of the log brought.
 struct Reading {
+    spec: Arc<Spec>,
+    after: Seq,
     selected: Vec<Arc<Event>>,
     upto: Seq,
 }
@@ -402,13 +404,16 @@ impl<S: Store> Lane<S> {
             book.position
         };
         let (spec, store) = (Arc::clone(spec), Arc::clone(&self.store));
-        self.reading = Some(tokio::task::spawn_blocking(move || read_log(&*store, &spec, after)));
+        self.reading = Some(tokio::task::spawn_blocking(move || read_log(&*store, spec, after)));
     }
 
     fn take_reading(&mut self, reading: Result<Reading, StoreError>) {
         match reading {
-            Ok(Reading { selected, upto }) => {
-                self.handle.lock().take_read(selected, upto);
+            Ok(Reading { spec, after, selected, upto }) => {
+                // Another selection since then reads for itself.
+                if Arc::ptr_eq(&spec, &self.handle.spec()) {
+                    self.handle.lock().take_read(after, selected, upto);
+                }
                 self.handle.changed(&self.unsaved);
             }
             Err(error) => self.fatal.tell(error),
@@ -615,7 +620,7 @@ async fn attempt<S: Store>(spec: &Spec, store: &Arc<S>, seq: Seq, event: Option<
 }
 
 /// The events that the Webhook selects among the next ones of the log.
-fn read_log<S: Store>(store: &S, spec: &Spec, after: Seq) -> Result<Reading, StoreError> {
+fn read_log<S: Store>(store: &S, spec: Arc<Spec>, after: Seq) -> Result<Reading, StoreError> {
     let upto = Seq(store.head().0.min(after.0 + READ_HEADS));
     let mut wanted = Vec::new();
     let mut seen = upto;
@@ -627,19 +632,18 @@ fn read_log<S: Store>(store: &S, spec: &Spec, after: Seq) -> Result<Reading, Sto
             seen = head.seq;
         }
     })?;
-    let mut reading =
-        Reading { selected: Vec::new(), upto: if wanted.len() < READ_EVENTS { upto } else { seen } };
-    let mut bytes = 0;
+    let (mut selected, mut bytes) = (Vec::new(), 0);
+    let mut reached = if wanted.len() < READ_EVENTS { upto } else { seen };
     for seq in wanted {
         if bytes >= READ_BYTES {
-            reading.upto = Seq(seq.0 - 1);
+            reached = Seq(seq.0 - 1);
             break;
         }
         // `None`: retention was faster.
         if let Some(event) = store.get(seq)? {
             bytes += event.body.len();
-            reading.selected.push(event);
+            selected.push(event);
         }
     }
-    Ok(reading)
+    Ok(Reading { spec, after, selected, upto: reached })
 }

@@ -69,11 +69,11 @@ async fn run(arguments: Arguments) -> Result<(), SidecarError> {
     let sidecar = Sidecar::start(arguments.into()).await?;
     let mut folder = PlanFolder::new(&plan);
     match folder.poll() {
-        Ok(Some(plan)) => drop(sidecar.apply(&plan)),
-        Ok(None) => drop(sidecar.apply_last_good()),
+        Ok(Some(plan)) => drop(sidecar.apply(&plan).await),
+        Ok(None) => drop(sidecar.apply_last_good().await),
         Err(error) => {
             tracing::warn!(%error, "the plan cannot be used, the last good one runs");
-            drop(sidecar.apply_last_good());
+            drop(sidecar.apply_last_good().await);
         }
     }
     sidecar.say_ready();

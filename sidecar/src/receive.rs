@@ -199,6 +199,11 @@ impl<S: Store> Receiver<S> {
         self.ingest.store(Some(Arc::new(Prepared { ingest: ingest.clone(), keys })));
     }
 
+    /// Whether it was told how events are checked.
+    pub fn takes_events(&self) -> bool {
+        self.ingest.load().is_some()
+    }
+
     /// What was received, and what was refused.
     pub fn counts(&self) -> &Counts {
         &self.counts

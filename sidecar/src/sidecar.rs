@@ -23,6 +23,9 @@ use crate::plans::{self, LOOK_EVERY, PlanFolder};
 use crate::receive::Receiver;
 use crate::serve::{self, Limits};
 
+/// How long a plan waits for its Webhooks' places to be saved, which takes a millisecond mostly.
+const SAVE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How a sidecar is run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -134,15 +137,17 @@ impl Sidecar {
         &self.parts.engine
     }
 
-    /// Runs a plan, and keeps it as the last good one.
-    pub fn apply(&self, plan: &Plan) -> Arc<Applied> {
-        self.parts.apply(plan)
+    /// Runs a plan, and keeps it as the last good one. When it returns, each of its Webhooks has its
+    /// place in the log on stable storage (but for a disk that stays full).
+    pub async fn apply(&self, plan: &Plan) -> Arc<Applied> {
+        self.parts.apply(plan).await
     }
 
     /// Runs the last good plan, when there is one; a damaged one is told and left alone.
-    pub fn apply_last_good(&self) -> Option<Arc<Applied>> {
+    pub async fn apply_last_good(&self) -> Option<Arc<Applied>> {
         match plans::last_good(&self.parts.data_dir) {
-            Ok(plan) => plan.map(|plan| self.apply(&plan)),
+            Ok(Some(plan)) => Some(self.apply(&plan).await),
+            Ok(None) => None,
             Err(error) => {
                 tracing::warn!(%error, "the last good plan cannot be used");
                 None
@@ -157,7 +162,7 @@ impl Sidecar {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 match folder.poll() {
-                    Ok(Some(plan)) => drop(parts.apply(&plan)),
+                    Ok(Some(plan)) => drop(parts.apply(&plan).await),
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, "the new plan cannot be used, the one before runs on")
@@ -191,9 +196,23 @@ impl Sidecar {
 // === impl Parts ===
 
 impl<S: Store> Parts<S> {
-    fn apply(&self, plan: &Plan) -> Arc<Applied> {
+    /// Events are taken for a plan only once its Webhooks' places are saved: an event that was answered
+    /// before that would be missed by a Webhook that starts, after a crash, at the head beyond it.
+    async fn apply(&self, plan: &Plan) -> Arc<Applied> {
         let applied = self.engine.apply(plan);
-        self.receiver.set_ingest(&plan.ingest);
+        let (engine, receiver, ingest) =
+            (Arc::clone(&self.engine), Arc::clone(&self.receiver), plan.ingest.clone());
+        if receiver.takes_events() {
+            receiver.set_ingest(&ingest);
+        }
+        let saving = tokio::spawn(async move {
+            // A store that fails ends the process by itself.
+            if engine.save().await.is_ok() {
+                receiver.set_ingest(&ingest);
+            }
+        });
+        // On a full disk it goes on by itself as soon as there is space.
+        let _ = tokio::time::timeout(SAVE_PATIENCE, saving).await;
         if let Err(error) = plans::keep_last_good(&self.data_dir, plan) {
             tracing::warn!(%error, "the plan runs, but could not be kept for the next start");
         }

@@ -100,6 +100,11 @@ impl Receiver {
         self.received.lock().unwrap().clone()
     }
 
+    /// How many came until now.
+    pub fn count(&self) -> usize {
+        self.received.lock().unwrap().len()
+    }
+
     /// Waits until at least this many requests came.
     pub async fn wait_for(&self, count: usize) -> Vec<Received> {
         until(&format!("{count} requests at the receiver"), async || {

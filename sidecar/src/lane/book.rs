@@ -152,10 +152,13 @@ impl Book {
         std::mem::replace(&mut self.live, false) && self.touch()
     }
 
-    /// Takes what was read from the log: the selected events, and how far the reading came.
-    pub fn take_read(&mut self, selected: Vec<Arc<Event>>, upto: Seq) {
-        let position = self.position;
-        for event in selected.into_iter().filter(|event| event.seq > position) {
+    /// Takes what was read from the log: where the reading began, the selected events, and how far it came.
+    pub fn take_read(&mut self, after: Seq, selected: Vec<Arc<Event>>, upto: Seq) {
+        if after != self.position {
+            // The queue was forgotten in between; what was forgotten must be read first.
+            return;
+        }
+        for event in selected {
             self.backlog -= 1;
             if !self.is_settled(event.seq) {
                 self.push_ready(event);

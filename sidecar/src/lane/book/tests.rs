@@ -87,7 +87,7 @@ fn what_is_forgotten_from_the_queue_is_read_again() {
     book.take_ready(|_| 0);
     book.rewind();
     assert_eq!((book.position, book.live, book.pending()), (Seq(1), false, 3));
-    book.take_read(vec![event(2), event(3)], Seq(3));
+    book.take_read(Seq(1), vec![event(2), event(3)], Seq(3));
     assert_eq!(book.pending(), 3);
     book.go_live(Seq(3));
     assert!(book.live);
@@ -102,7 +102,8 @@ enum Step {
     Retry(prop::sample::Index),
     Due,
     Rewind,
-    Read,
+    BeginReading,
+    EndReading,
     Crash,
 }
 
@@ -114,7 +115,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => any::<prop::sample::Index>().prop_map(Step::Retry),
         2 => Just(Step::Due),
         1 => Just(Step::Rewind),
-        2 => Just(Step::Read),
+        3 => Just(Step::BeginReading),
+        3 => Just(Step::EndReading),
         1 => Just(Step::Crash),
     ]
 }
@@ -124,6 +126,8 @@ struct World {
     book: Book,
     saved: SavedLane,
     head: u64,
+    /// A reading of the log that is under way: after which place, and up to which.
+    reading: Option<(u64, u64)>,
     under_way: Vec<Seq>,
     settled: HashSet<Seq>,
 }
@@ -140,11 +144,17 @@ impl World {
         self.saved.cursor = change.cursor.unwrap();
     }
 
-    fn read(&mut self) {
-        if !self.book.live {
-            let events = (self.book.position.0 + 1..=self.head).map(event).collect();
-            self.book.take_read(events, Seq(self.head));
-            self.book.go_live(Seq(self.head));
+    fn begin_reading(&mut self) {
+        self.book.go_live(Seq(self.head));
+        if !self.book.live && self.reading.is_none() {
+            let after = self.book.position.0;
+            self.reading = Some((after, self.head.min(after + 3)));
+        }
+    }
+
+    fn end_reading(&mut self) {
+        if let Some((after, upto)) = self.reading.take() {
+            self.book.take_read(Seq(after), (after + 1..=upto).map(event).collect(), Seq(upto));
         }
     }
 
@@ -167,10 +177,12 @@ impl World {
             }
             Step::Settle(_) | Step::Retry(_) => {}
             Step::Rewind => self.book.rewind(),
-            Step::Read => self.read(),
+            Step::BeginReading => self.begin_reading(),
+            Step::EndReading => self.end_reading(),
             Step::Crash => {
                 self.book = Book::restore(self.saved.clone());
                 self.under_way.clear();
+                self.reading = None;
             }
         }
     }
@@ -180,7 +192,7 @@ proptest! {
     #[test]
     fn no_event_is_lost_whatever_happens_in_whatever_order(script in proptest::collection::vec((steps(), any::<bool>()), 1..200)) {
         let saved = SavedLane { lane: "a/b".into(), cursor: Cursor::default(), rows: vec![], dead_letters: 0 };
-        let mut world = World { book: live(0), saved, head: 0, under_way: vec![], settled: HashSet::new() };
+        let mut world = World { book: live(0), saved, head: 0, reading: None, under_way: vec![], settled: HashSet::new() };
         for (step, save) in &script {
             world.step(step);
             if *save {
@@ -189,8 +201,9 @@ proptest! {
         }
         // Now all goes well, after one last crash.
         world.step(&Step::Crash);
-        for _ in 0..=2 * world.head {
-            world.read();
+        for _ in 0..=3 * world.head {
+            world.begin_reading();
+            world.end_reading();
             world.step(&Step::Take);
             world.step(&Step::Due);
             while let Some(seq) = world.under_way.pop() {
