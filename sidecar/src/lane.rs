@@ -149,7 +149,7 @@ async fn next_reading(
 async fn sleep_until_ms(wake_ms: Option<i64>) {
     match wake_ms {
         Some(at) => {
-            tokio::time::sleep(Duration::from_millis(u64::try_from(at - now_ms()).unwrap_or(0).max(1))).await
+            tokio::time::sleep(Duration::from_millis(u64::try_from(at - now_ms()).unwrap_or(0).max(1))).await;
         }
         None => std::future::pending().await,
     }

@@ -329,7 +329,7 @@ fn refuse(refusal: Refusal, message: &str) -> Response<Full<Bytes>> {
     let mut response = respond(refusal.status(), Bytes::from(body));
     match refusal.status() {
         StatusCode::SERVICE_UNAVAILABLE => {
-            drop(response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER))
+            drop(response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER));
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             drop(response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST")));

@@ -165,7 +165,7 @@ impl Sidecar {
                     Ok(Some(plan)) => drop(parts.apply(&plan).await),
                     Ok(None) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "the new plan cannot be used, the one before runs on")
+                        tracing::warn!(%error, "the new plan cannot be used, the one before runs on");
                     }
                 }
             }

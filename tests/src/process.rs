@@ -155,10 +155,12 @@ impl Process {
         .await
     }
 
-    /// One metric's value, by its full line up to the value.
-    pub async fn metric(&self, line: &str) -> Option<f64> {
+    /// One metric's value, a whole number, by its full line up to the value.
+    pub async fn metric(&self, line: &str) -> Option<u64> {
         let page = client::get(self.admin, "/metrics").await?;
-        page.body.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+        page.body
+            .lines()
+            .find_map(|found| found.strip_prefix(line)?.trim().trim_end_matches(".0").parse().ok())
     }
 
     /// Kills it as a crash does: nothing is flushed, nobody is told.

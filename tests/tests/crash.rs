@@ -3,6 +3,8 @@
 //! The short form runs with the other tests. The long form takes the number of kills:
 //! `TIDINGS_KILLS=200 cargo test -p tidings-tests --release --test crash -- --nocapture`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -108,8 +110,8 @@ fn check(received: &[Received], acknowledged: &HashSet<u64>) -> usize {
 /// Waits until everything acknowledged has arrived; as long as something comes, it is waited for.
 async fn arrived(sidecar: &Process, receiver: &Receiver, acknowledged: &HashSet<u64>) {
     loop {
-        let received = receiver.received();
-        let numbers: HashSet<_> = received.iter().map(number_of).collect();
+        let arrived = receiver.received();
+        let numbers: HashSet<_> = arrived.iter().map(number_of).collect();
         let missing: Vec<_> = acknowledged.difference(&numbers).collect();
         if missing.is_empty() {
             return;
@@ -117,7 +119,7 @@ async fn arrived(sidecar: &Process, receiver: &Receiver, acknowledged: &HashSet<
         let state = tidings_tests::client::get_json(sidecar.admin, "/webhooks").await;
         let what =
             format!("of {} acknowledged events {missing:?} have not arrived: {state:#}", acknowledged.len());
-        until(&what, async || (receiver.count() > received.len()).then_some(())).await;
+        until(&what, async || (receiver.count() > arrived.len()).then_some(())).await;
     }
 }
 

@@ -1,6 +1,8 @@
 //! Receivers that reset, stall, drip, flood, break TLS or send nonsense: each costs its own Webhook
 //! alone, is told by reason and phase, and is tried again.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,8 +239,8 @@ fn answer_over_tls(stream: &std::net::TcpStream, config: Arc<rustls::ServerConfi
     let _ = tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
 }
 
-fn trusting(authority: &Authority, url: String, server_name: Option<&str>) -> WebhookPlan {
-    let mut webhook = webhook_to("hostile", &url);
+fn trusting(authority: &Authority, url: &str, server_name: Option<&str>) -> WebhookPlan {
+    let mut webhook = webhook_to("hostile", url);
     let server_name = server_name.map(str::to_owned);
     webhook.endpoint.tls = Tls { ca: Some(authority.pem.clone()), server_name, ..Tls::default() };
     webhook
@@ -249,7 +251,7 @@ async fn one_whose_certificate_has_expired() {
     let authority = Authority::new();
     let address = authority.serve("127.0.0.1", -30).await;
     let (_, status) =
-        fails(trusting(&authority, format!("https://{address}/"), None), "TlsFailed", "Tls").await;
+        fails(trusting(&authority, &format!("https://{address}/"), None), "TlsFailed", "Tls").await;
     assert!(status["lastFailure"]["message"].as_str().unwrap().contains("expired"), "{status}");
 }
 
@@ -257,13 +259,13 @@ async fn one_whose_certificate_has_expired() {
 async fn one_whose_certificate_has_another_name() {
     let authority = Authority::new();
     let address = authority.serve("other.example.com", 0).await;
-    fails(trusting(&authority, format!("https://{address}/"), None), "TlsFailed", "Tls").await;
+    fails(trusting(&authority, &format!("https://{address}/"), None), "TlsFailed", "Tls").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_whose_ca_nobody_knows() {
     let address = Authority::new().serve("127.0.0.1", 0).await;
-    fails(trusting(&Authority::new(), format!("https://{address}/"), None), "TlsFailed", "Tls").await;
+    fails(trusting(&Authority::new(), &format!("https://{address}/"), None), "TlsFailed", "Tls").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +273,7 @@ async fn a_ca_and_a_server_name_of_ones_own_are_honoured() {
     let authority = Authority::new();
     let address = authority.serve("hooks.internal", 0).await;
     let home = Home::default();
-    home.put(&plan([trusting(&authority, format!("https://{address}/"), Some("hooks.internal"))]));
+    home.put(&plan([trusting(&authority, &format!("https://{address}/"), Some("hooks.internal"))]));
     let sidecar = home.start().await;
     assert_eq!(sidecar.sender().await.send(&capture::of_event("PostSignIn")).await.status, 200);
     sidecar.wait_webhook("shop/hostile", "delivered", |webhook| webhook["delivered"] == 1).await;
@@ -288,7 +290,7 @@ async fn a_name_that_resolves_to_a_forbidden_address_is_never_dialled() {
     plan.egress.deny.push("::1/128".parse().unwrap());
     home.put(&plan);
     let sidecar = home.start().await;
-    assert_eq!(sidecar.metric("tidings_plan_webhooks_rejected").await, Some(1.0));
+    assert_eq!(sidecar.metric("tidings_plan_webhooks_rejected").await, Some(1));
     assert_eq!(sidecar.sender().await.send(&capture::of_event("PostSignIn")).await.status, 200);
     assert!(receiver.received().is_empty());
 }
