@@ -1,1 +1,77 @@
-//! Being written.
+//! The objects that users apply: `Webhook` and `AuthServer`, group `tidings.dev`, version `v1alpha1`.
+//!
+//! The types are the source; the YAML beside this folder is generated from them by
+//! `cargo run -p tidings-crds --example generate`, and a test fails when it is stale. Every list and
+//! string is bounded, so that the cost of each CEL rule is too. What a rule says here is said once: the
+//! API server runs it, and `tidings lint` runs the very same one.
+
+mod auth_server;
+mod status;
+mod webhook;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+use saphyr::{Scalar, Yaml, YamlEmitter};
+use serde_json::{Number, Value};
+
+pub use auth_server::{
+    AllowedNamespaces, AuthServer, AuthServerSpec, AuthServerStatus, Defaults, EgressSpec, From,
+    GenericEvents, IngestSpec, LabelExpression, LogtoSpec, Operator, Provider, Selector,
+};
+pub use status::{
+    Attempt, Condition, ConditionStatus, EventTally, FailedAttempt, SidecarTally, WebhookTally,
+};
+pub use webhook::{
+    AuthServerRef, DeliverySpec, EndpointSpec, Format, Header, HeaderSource, RetrySpec, Scheme, SecretKeyRef,
+    SecretRef, ServiceRef, SigningKeyRef, TlsSpec, Webhook, WebhookSpec, WebhookStatus,
+};
+
+/// The group of all objects.
+pub const GROUP: &str = "tidings.dev";
+
+/// The version that is served.
+pub const VERSION: &str = "v1alpha1";
+
+/// The definitions, in the order in which they are applied.
+pub fn definitions() -> [CustomResourceDefinition; 2] {
+    [AuthServer::crd(), Webhook::crd()]
+}
+
+/// A definition as YAML, its keys in order.
+pub fn yaml(definition: &CustomResourceDefinition) -> String {
+    let value = serde_json::to_value(definition).unwrap_or_default();
+    let mut text = "# Generated from the types of the crate tidings-crds; do not edit.\n".to_owned();
+    // Writing into a text does not fail.
+    let _ = YamlEmitter::new(&mut text).dump(&yaml_of(&value));
+    text.push('\n');
+    text
+}
+
+fn yaml_of(value: &Value) -> Yaml<'_> {
+    match value {
+        Value::Null => Yaml::Value(Scalar::Null),
+        Value::Bool(value) => Yaml::Value(Scalar::Boolean(*value)),
+        Value::Number(number) => Yaml::Value(number_of(number)),
+        Value::String(text) => Yaml::Value(Scalar::String(text.as_str().into())),
+        Value::Array(items) => Yaml::Sequence(items.iter().map(yaml_of).collect()),
+        Value::Object(entries) => {
+            let key = |key: &'_ String| Yaml::Value(Scalar::String(key.clone().into()));
+            Yaml::Mapping(entries.iter().map(|(name, value)| (key(name), yaml_of(value))).collect())
+        }
+    }
+}
+
+/// A number; bounds are kept as floats by the schema's type, and are whole numbers all the same.
+fn number_of(number: &Number) -> Scalar<'static> {
+    let float = number.as_f64().unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, reason = "it was compared with itself")]
+    let whole = float as i64;
+    #[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "that is the question")]
+    let is_whole = whole as f64 == float;
+    number.as_i64().or(is_whole.then_some(whole)).map_or(Scalar::FloatingPoint(float.into()), Scalar::Integer)
+}
+
+/// A definition's file: `tidings.dev_webhooks.yaml`.
+pub fn file_name(definition: &CustomResourceDefinition) -> String {
+    format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural)
+}
