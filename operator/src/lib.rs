@@ -1,1 +1,143 @@
-//! Being written.
+//! The operator's judgement: from the objects that users apply to the plan that a sidecar runs.
+//!
+//! ```text
+//! Objects -> resolve -> check -> render -> Plan
+//!               |          |
+//!               +----------+--> Finding (reason, field, message) -> status
+//! manifests: files -> lint -> Objects
+//! ```
+//!
+//! Everything here is pure: no network, no clock, no cluster. `tidings dev`, `tidings lint` and the
+//! operator in the cluster call the very same code. It must never let one bad Webhook change another
+//! one's plan, and never put a secret into a finding.
+
+pub mod manifests;
+
+pub mod objects;
+
+mod resolve;
+
+mod check;
+
+mod render;
+
+pub mod reason;
+
+pub mod lint;
+
+pub mod status;
+
+use std::collections::BTreeMap;
+
+use tidings_crds::Webhook;
+use tidings_plan::{ObjectName, Plan, WebhookPlan};
+
+pub use objects::Objects;
+pub use reason::Reason;
+
+/// What is wrong, or worth knowing, about an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The condition's reason.
+    pub reason: Reason,
+    /// The field's path, `spec.endpoint.url`.
+    pub field: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// What became of one auth server's objects.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The plan; `None` when the AuthServer itself cannot be used.
+    pub plan: Option<Plan>,
+    /// What is wrong with the AuthServer.
+    pub auth_server: Vec<Finding>,
+    /// The Webhooks that name it.
+    pub webhooks: BTreeMap<ObjectName, Judged>,
+}
+
+/// What became of one Webhook.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Whether its spec is in order; else the first thing that is wrong.
+    pub accepted: Result<(), Finding>,
+    /// Whether what it refers to is there.
+    pub resolved_refs: Result<(), Finding>,
+    /// What is worth knowing all the same.
+    pub warnings: Vec<Finding>,
+    /// The host that it delivers to, where the spec tells.
+    pub endpoint_host: Option<String>,
+}
+
+/// Judges every Webhook that names an auth server, and renders the plan of those that are in order.
+pub fn reconcile(objects: &Objects, auth_server: &ObjectName) -> Outcome {
+    let Some(server) = objects.auth_servers.get(auth_server) else {
+        let message = format!("there is no AuthServer {auth_server}");
+        let missing = Finding::new(Reason::AuthServerNotFound, "spec.authServerRef", message);
+        return Outcome { auth_server: vec![missing], ..Outcome::default() };
+    };
+    let judged_server = resolve::auth_server(objects, auth_server, server);
+    let frame = judged_server.as_ref().ok();
+    let (mut webhooks, mut plans) = (BTreeMap::new(), Vec::new());
+    for (name, webhook) in objects.webhooks.iter().filter(|(name, webhook)| names(webhook, name) == *auth_server) {
+        let (judged, plan) = judge(objects, name, webhook, auth_server, server, frame);
+        webhooks.insert(name.clone(), judged);
+        plans.extend(plan);
+    }
+    let findings = judged_server.as_ref().err().cloned().unwrap_or_default();
+    let plan = judged_server.ok().map(|frame| render::plan(auth_server, frame, plans));
+    Outcome { plan, auth_server: findings, webhooks }
+}
+
+fn judge(
+    objects: &Objects,
+    name: &ObjectName,
+    webhook: &Webhook,
+    server_name: &ObjectName,
+    server: &tidings_crds::AuthServer,
+    frame: Option<&resolve::Frame>,
+) -> (Judged, Option<WebhookPlan>) {
+    let allowed = resolve::allows(objects, server_name, server, name);
+    let resolved = resolve::webhook(objects, name, webhook);
+    let checked = check::webhook(webhook, frame, resolved.as_ref().ok());
+    let accepted = allowed.and(checked.result);
+    let plan = match (&accepted, resolved.as_ref(), frame) {
+        (Ok(()), Ok(resolved), Some(frame)) => Some(render::webhook(name, webhook, resolved, frame)),
+        _ => None,
+    };
+    let endpoint_host = check::endpoint_host(name, &webhook.spec.endpoint);
+    let resolved_refs = resolved.map(|_| ());
+    (Judged { accepted, resolved_refs, warnings: checked.warnings, endpoint_host }, plan)
+}
+
+/// The auth server that a Webhook names; in the Webhook's own namespace where it does not say.
+pub fn names(webhook: &Webhook, name: &ObjectName) -> ObjectName {
+    let reference = &webhook.spec.auth_server_ref;
+    ObjectName::new(reference.namespace.as_ref().unwrap_or(&name.namespace), &reference.name)
+}
+
+// === impl Finding ===
+
+impl Finding {
+    pub(crate) fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason, field: field.into(), message: message.into() }
+    }
+}
+
+// === impl Judged ===
+
+impl Judged {
+    /// Whether it is in the plan.
+    pub fn is_ready(&self) -> bool {
+        self.accepted.is_ok() && self.resolved_refs.is_ok()
+    }
+
+    /// What keeps it out of the plan, and what is worth knowing.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.accepted.as_ref().err().into_iter().chain(self.resolved_refs.as_ref().err()).chain(&self.warnings)
+    }
+}
+
+#[cfg(test)]
+mod tests;

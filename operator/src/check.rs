@@ -1,0 +1,192 @@
+//! Judges a Webhook's spec: a chain of small policies, of which the first that objects is the reason.
+//!
+//! In: the spec, what its AuthServer gives, what it refers to. Out: in order or not, and what is worth
+//! knowing. A rule that the schema states is judged here again, since objects may be older than it.
+
+use tidings_crds::{EndpointSpec, Scheme, Webhook, WebhookSpec};
+use tidings_plan::{EventPattern, Filter, ObjectName, Pointer};
+use tidings_signature::SigningKey;
+use url::Url;
+
+use crate::resolve::{Frame, Resolved};
+use crate::{Finding, Reason};
+
+/// The events that Logto is known to send: `hookEvents` in its `packages/schemas`, 31 names.
+const KNOWN_EVENTS: &[&str] = &[
+    "PostRegister",
+    "PostSignIn",
+    "PostSignInAdaptiveMfaTriggered",
+    "PostResetPassword",
+    "User.Created",
+    "User.Deleted",
+    "User.Data.Updated",
+    "User.SuspensionStatus.Updated",
+    "TrustedDevice.Created",
+    "TrustedDevice.Deleted",
+    "Role.Created",
+    "Role.Deleted",
+    "Role.Data.Updated",
+    "Role.Scopes.Updated",
+    "Scope.Created",
+    "Scope.Deleted",
+    "Scope.Data.Updated",
+    "Organization.Created",
+    "Organization.Deleted",
+    "Organization.Data.Updated",
+    "Organization.Membership.Updated",
+    "OrganizationRole.Created",
+    "OrganizationRole.Deleted",
+    "OrganizationRole.Data.Updated",
+    "OrganizationRole.Scopes.Updated",
+    "OrganizationScope.Created",
+    "OrganizationScope.Deleted",
+    "OrganizationScope.Data.Updated",
+    "Identifier.Lockout",
+    "Message.RateLimited",
+    "Grant.LimitExceeded",
+];
+
+/// What was found.
+pub(crate) struct Checked {
+    pub(crate) result: Result<(), Finding>,
+    pub(crate) warnings: Vec<Finding>,
+}
+
+/// What the policies look at.
+struct Subject<'a> {
+    spec: &'a WebhookSpec,
+    frame: Option<&'a Frame>,
+    resolved: Option<&'a Resolved>,
+}
+
+type Policy = for<'a> fn(&Subject<'a>) -> Result<(), Finding>;
+
+const POLICIES: [Policy; 7] = [auth_server, events, filter, ordering_key, delivery, endpoint, signing_keys];
+
+/// Judges a Webhook.
+pub(crate) fn webhook(webhook: &Webhook, frame: Option<&Frame>, resolved: Option<&Resolved>) -> Checked {
+    let subject = Subject { spec: &webhook.spec, frame, resolved };
+    let result = POLICIES.iter().try_for_each(|policy| policy(&subject));
+    Checked { result, warnings: [unknown_events(&subject), weak_keys(&subject)].concat() }
+}
+
+/// The URL that an endpoint means; a Service is spoken to in the Webhook's own namespace.
+pub(crate) fn url_of(namespace: &str, endpoint: &EndpointSpec) -> String {
+    match (&endpoint.url, &endpoint.service_ref) {
+        (Some(url), _) => url.clone(),
+        (None, Some(service)) => {
+            let scheme = if service.scheme == Scheme::Https { "https" } else { "http" };
+            format!("{scheme}://{}.{namespace}.svc:{}{}", service.name, service.port, service.path)
+        }
+        (None, None) => String::new(),
+    }
+}
+
+/// The host of an endpoint, with its port where one is written; never its path or query.
+pub(crate) fn endpoint_host(name: &ObjectName, endpoint: &EndpointSpec) -> Option<String> {
+    let url = Url::parse(&url_of(&name.namespace, endpoint)).ok()?;
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+fn auth_server(subject: &Subject<'_>) -> Result<(), Finding> {
+    if subject.frame.is_some() {
+        return Ok(());
+    }
+    let message = "the AuthServer itself cannot be used: its own status tells why";
+    Err(Finding::new(Reason::AuthServerInvalid, "spec.authServerRef", message))
+}
+
+fn events(subject: &Subject<'_>) -> Result<(), Finding> {
+    if subject.spec.events.is_empty() {
+        return Err(Finding::new(Reason::InvalidEvents, "spec.events", "select at least one event"));
+    }
+    for (at, text) in subject.spec.events.iter().enumerate() {
+        EventPattern::parse(text)
+            .map_err(|error| Finding::new(Reason::InvalidEvents, format!("spec.events[{at}]"), error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn filter(subject: &Subject<'_>) -> Result<(), Finding> {
+    let Some(text) = &subject.spec.filter else { return Ok(()) };
+    Filter::compile(text)
+        .map(|_| ())
+        .map_err(|error| Finding::new(Reason::InvalidFilter, "spec.filter", error.to_string()))
+}
+
+fn ordering_key(subject: &Subject<'_>) -> Result<(), Finding> {
+    let delivery = subject.spec.delivery.clone().unwrap_or_default();
+    for (at, text) in delivery.ordering_key.unwrap_or_default().iter().enumerate() {
+        let field = format!("spec.delivery.orderingKey[{at}]");
+        Pointer::parse(text).map_err(|error| Finding::new(Reason::InvalidOrderingKey, field, error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn delivery(subject: &Subject<'_>) -> Result<(), Finding> {
+    let Some(frame) = subject.frame else { return Ok(()) };
+    let delivery = crate::render::delivery(subject.spec.delivery.as_ref(), &frame.defaults);
+    if delivery.retry.initial_backoff_seconds <= delivery.retry.max_backoff_seconds {
+        return Ok(());
+    }
+    let message = format!(
+        "with the AuthServer's defaults, initialBackoffSeconds is {} and maxBackoffSeconds {}: the first may not be more",
+        delivery.retry.initial_backoff_seconds, delivery.retry.max_backoff_seconds
+    );
+    Err(Finding::new(Reason::InvalidDelivery, "spec.delivery.retry", message))
+}
+
+fn endpoint(subject: &Subject<'_>) -> Result<(), Finding> {
+    let endpoint = &subject.spec.endpoint;
+    let field = if endpoint.url.is_some() { "spec.endpoint.url" } else { "spec.endpoint.serviceRef" };
+    if endpoint.url.is_some() == endpoint.service_ref.is_some() {
+        let message = "write exactly one of url and serviceRef";
+        return Err(Finding::new(Reason::InvalidEndpoint, "spec.endpoint", message));
+    }
+    // The namespace's name plays no part in what is judged here.
+    let url = Url::parse(&url_of("namespace", endpoint)).map_err(|error| {
+        Finding::new(Reason::InvalidEndpoint, field, format!("this is no URL: {error}"))
+    })?;
+    let Some(frame) = subject.frame else { return Ok(()) };
+    frame
+        .egress
+        .judge_url(&url, endpoint.service_ref.is_some())
+        .map_err(|blocked| Finding::new(Reason::AddressBlocked, field, blocked.to_string()))
+}
+
+fn signing_keys(subject: &Subject<'_>) -> Result<(), Finding> {
+    for key in subject.resolved.iter().flat_map(|resolved| &resolved.signing_keys) {
+        SigningKey::new(key.reveal())
+            .map_err(|error| Finding::new(Reason::InvalidSigningKey, "spec.secretRef", error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn unknown_events(subject: &Subject<'_>) -> Vec<Finding> {
+    let is_unknown = |text: &String| match EventPattern::parse(text) {
+        Ok(pattern) => !KNOWN_EVENTS.iter().any(|known| pattern.selects(known)),
+        Err(_) => false,
+    };
+    (subject.spec.events.iter().enumerate())
+        .filter(|(_, text)| is_unknown(text))
+        .map(|(at, text)| {
+            let message = format!("no event {text:?} is known yet; should the auth server send it, it is delivered");
+            Finding::new(Reason::UnknownEvent, format!("spec.events[{at}]"), message)
+        })
+        .collect()
+}
+
+fn weak_keys(subject: &Subject<'_>) -> Vec<Finding> {
+    let Some(key) = subject.resolved.and_then(|resolved| resolved.signing_keys.first()) else { return Vec::new() };
+    let mut found = Vec::new();
+    if SigningKey::new(key.reveal()).is_ok_and(|key| key.is_short()) {
+        let message = "the signing key is shorter than 24 bytes: make a new one, as with `openssl rand -base64 32`";
+        found.push(Finding::new(Reason::ShortSigningKey, "spec.secretRef", message));
+    }
+    if key.reveal().ends_with(['\n', '\r']) {
+        let message = "the signing key ends in a line break, which is part of the key: make the Secret without it, or give the receiver the same";
+        found.push(Finding::new(Reason::SigningKeyEndsInLineBreak, "spec.secretRef", message));
+    }
+    found
+}

@@ -1,0 +1,91 @@
+//! One YAML document as JSON, with the line of each field.
+
+use std::collections::BTreeMap;
+
+use saphyr::{LoadableYamlNode as _, MarkedYaml, Scalar, YamlData};
+use serde_json::{Map, Value};
+
+/// A document.
+#[derive(Debug, Clone)]
+pub(super) struct Document {
+    /// What it says.
+    pub(super) value: Value,
+    /// Its first line, from 1.
+    pub(super) line: usize,
+    /// The line of each field, by path: `spec.events[0]`.
+    pub(super) lines: BTreeMap<String, usize>,
+}
+
+/// The documents of a text; where it is no YAML, the line and what is wrong.
+pub(super) fn documents(text: &str) -> Result<Vec<Document>, (usize, String)> {
+    let nodes = MarkedYaml::load_from_str(text)
+        .map_err(|error| (error.marker().line(), format!("this is no YAML: {}", error.info())))?;
+    nodes.iter().map(document).collect()
+}
+
+fn document(node: &MarkedYaml<'_>) -> Result<Document, (usize, String)> {
+    let mut lines = BTreeMap::new();
+    let value = value_of(node, "", &mut lines)?;
+    Ok(Document { value, line: node.span.start.line().max(1), lines })
+}
+
+fn value_of(node: &MarkedYaml<'_>, path: &str, lines: &mut BTreeMap<String, usize>) -> Result<Value, (usize, String)> {
+    let line = node.span.start.line();
+    lines.entry(path.to_owned()).or_insert(line);
+    match &node.data {
+        YamlData::Value(scalar) => Ok(scalar_of(scalar)),
+        YamlData::Sequence(items) => items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| value_of(item, &format!("{path}[{at}]"), lines))
+            .collect::<Result<_, _>>()
+            .map(Value::Array),
+        YamlData::Mapping(entries) => {
+            let mut map = Map::new();
+            for (key, value) in entries {
+                let Some(name) = key.data.as_str() else {
+                    return Err((key.span.start.line(), "a key is not a text: put it in quotes".to_owned()));
+                };
+                let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                lines.insert(path.clone(), key.span.start.line());
+                map.insert(name.to_owned(), value_of(value, &path, lines)?);
+            }
+            Ok(Value::Object(map))
+        }
+        YamlData::Tagged(_, node) => value_of(node, path, lines),
+        YamlData::Alias(_) | YamlData::BadValue | YamlData::Representation(..) => {
+            Err((line, "this value cannot be read: write it without anchors and tags".to_owned()))
+        }
+    }
+}
+
+fn scalar_of(scalar: &Scalar<'_>) -> Value {
+    match scalar {
+        Scalar::Null => Value::Null,
+        Scalar::Boolean(value) => Value::Bool(*value),
+        Scalar::Integer(value) => Value::from(*value),
+        Scalar::FloatingPoint(value) => Value::from(value.into_inner()),
+        Scalar::String(text) => Value::from(text.as_ref()),
+    }
+}
+
+// === impl Document ===
+
+impl Document {
+    /// The items of a List, each a document of its own.
+    pub(super) fn items(self) -> impl Iterator<Item = Self> {
+        let Self { mut value, line, lines } = self;
+        let items = match value["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        };
+        items.into_iter().enumerate().map(move |(at, value)| {
+            let prefix = format!("items[{at}]");
+            let below = lines.iter().filter_map(|(path, line)| {
+                let rest = path.strip_prefix(&prefix)?;
+                Some((rest.strip_prefix('.').unwrap_or(rest).to_owned(), *line))
+            });
+            Self { value, line: lines.get(&prefix).copied().unwrap_or(line), lines: below.collect() }
+        })
+    }
+}

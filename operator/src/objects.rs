@@ -1,0 +1,34 @@
+//! The objects that a judgement looks at, by name.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+use tidings_crds::{AuthServer, Webhook};
+use tidings_plan::{ObjectName, SecretText};
+
+/// Every object there is.
+#[derive(Debug, Clone, Default)]
+pub struct Objects {
+    /// The AuthServers.
+    pub auth_servers: BTreeMap<ObjectName, AuthServer>,
+    /// The Webhooks.
+    pub webhooks: BTreeMap<ObjectName, Webhook>,
+    /// The Secrets' texts, by key.
+    pub secrets: BTreeMap<ObjectName, BTreeMap<String, SecretText>>,
+    /// The namespaces' labels.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+// === impl Objects ===
+
+impl Objects {
+    /// Adds a Secret: its `data`, and its `stringData`, which wins as it does in the API server. A value
+    /// that is no text is left out; nothing here could use it.
+    pub fn add_secret(&mut self, name: ObjectName, secret: Secret) {
+        let data = secret.data.unwrap_or_default().into_iter();
+        let texts = data.filter_map(|(key, bytes)| Some((key, String::from_utf8(bytes.0).ok()?)));
+        let all = texts.chain(secret.string_data.unwrap_or_default());
+        let secret = all.map(|(key, text)| (key, SecretText::new(text))).collect();
+        self.secrets.insert(name, secret);
+    }
+}

@@ -1,0 +1,214 @@
+//! Resolves what objects refer to: Secrets, namespaces, defaults.
+//!
+//! In: an object beside all the others. Out: what it refers to, or the first thing that is missing, by
+//! field. A Secret is always of the object's own namespace.
+
+use std::collections::BTreeMap;
+
+use tidings_crds::{
+    AuthServer, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, Selector, SigningKeyRef, TlsSpec, Webhook,
+};
+use tidings_egress::Egress;
+use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, Tls};
+
+use crate::{Finding, Objects, Reason};
+
+/// The key that also signs while keys are rotated.
+const PREVIOUS: &str = "previousSigningKey";
+
+/// What an AuthServer gives to all of its Webhooks.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    pub(crate) ingest: Ingest,
+    pub(crate) egress: Egress,
+    pub(crate) defaults: DeliverySpec,
+}
+
+/// What a Webhook refers to.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) signing_keys: Vec<SecretText>,
+    pub(crate) headers: BTreeMap<String, SecretText>,
+    pub(crate) tls: Tls,
+}
+
+/// Resolves an AuthServer; every finding at once.
+pub(crate) fn auth_server(objects: &Objects, name: &ObjectName, server: &AuthServer) -> Result<Frame, Vec<Finding>> {
+    let spec = &server.spec;
+    let mut findings = Vec::new();
+    let mut keys = Vec::new();
+    if let Some(ingest) = &spec.ingest {
+        let (key, field) = (&ingest.signing_key_ref, "spec.ingest.signingKeyRef");
+        let secret = Secret { objects, namespace: &name.namespace };
+        match secret.signing_keys(&SigningKeyRef { name: key.name.clone(), key: key.key.clone() }, field) {
+            Ok(found) => keys = found,
+            Err(finding) => findings.push(finding),
+        }
+    }
+    let mut ingest = Ingest { signing_keys: keys, ..Ingest::default() };
+    if let Some(generic) = &spec.generic {
+        findings.extend(point(&mut ingest, generic));
+    }
+    let mut egress = Egress::default();
+    if let Some(spec) = &spec.egress {
+        egress.allow_insecure = spec.allow_insecure;
+        findings.extend(cidrs(&spec.allow, "spec.egress.allow", &mut egress.allow));
+        findings.extend(cidrs(&spec.deny, "spec.egress.deny", &mut egress.deny));
+    }
+    let defaults = spec.defaults.clone().and_then(|defaults| defaults.delivery).unwrap_or_default();
+    if findings.is_empty() { Ok(Frame { ingest, egress, defaults }) } else { Err(findings) }
+}
+
+/// Whether the AuthServer allows Webhooks of this one's namespace.
+pub(crate) fn allows(
+    objects: &Objects,
+    server_name: &ObjectName,
+    server: &AuthServer,
+    webhook: &ObjectName,
+) -> Result<(), Finding> {
+    let allowed = server.spec.allowed_namespaces.clone().unwrap_or_default();
+    let labels = objects.namespaces.get(&webhook.namespace).cloned().unwrap_or_default();
+    let is_allowed = webhook.namespace == server_name.namespace
+        || match allowed.from {
+            From::Same => false,
+            From::All => true,
+            From::Selector => allowed.selector.is_some_and(|selector| selects(&selector, &webhook.namespace, labels)),
+        };
+    if is_allowed {
+        return Ok(());
+    }
+    let message = format!(
+        "AuthServer {server_name} does not allow Webhooks of namespace {}: have the platform team widen its spec.allowedNamespaces",
+        webhook.namespace
+    );
+    Err(Finding::new(Reason::NotAllowedByAuthServer, "spec.authServerRef", message))
+}
+
+/// Resolves a Webhook.
+pub(crate) fn webhook(objects: &Objects, name: &ObjectName, webhook: &Webhook) -> Result<Resolved, Finding> {
+    let secret = Secret { objects, namespace: &name.namespace };
+    let spec = &webhook.spec;
+    Ok(Resolved {
+        signing_keys: secret.signing_keys(&spec.secret_ref, "spec.secretRef")?,
+        headers: secret.headers(&spec.endpoint)?,
+        tls: secret.tls(spec.endpoint.tls.as_ref())?,
+    })
+}
+
+/// The Secrets of one namespace.
+struct Secret<'a> {
+    objects: &'a Objects,
+    namespace: &'a str,
+}
+
+// === impl Secret ===
+
+impl Secret<'_> {
+    fn all(&self, name: &str, field: &str) -> Result<&BTreeMap<String, SecretText>, Finding> {
+        let name = ObjectName::new(self.namespace, name);
+        self.objects.secrets.get(&name).ok_or_else(|| {
+            let message = format!("there is no Secret {name}: create it, or name another one");
+            Finding::new(Reason::SecretNotFound, format!("{field}.name"), message)
+        })
+    }
+
+    fn text(&self, name: &str, key: &str, field: &str) -> Result<SecretText, Finding> {
+        self.all(name, field)?.get(key).cloned().ok_or_else(|| {
+            let message = format!("Secret {}/{name} has no key {key:?} that holds text", self.namespace);
+            Finding::new(Reason::SecretKeyNotFound, format!("{field}.key"), message)
+        })
+    }
+
+    /// The current key first, then the one before it where there is one.
+    fn signing_keys(&self, reference: &SigningKeyRef, field: &str) -> Result<Vec<SecretText>, Finding> {
+        let SigningKeyRef { name, key } = reference;
+        let current = self.text(name, key, field)?;
+        let previous = self.all(name, field)?.get(PREVIOUS).filter(|previous| !previous.reveal().is_empty());
+        Ok([Some(current), previous.cloned()].into_iter().flatten().collect())
+    }
+
+    fn headers(&self, endpoint: &EndpointSpec) -> Result<BTreeMap<String, SecretText>, Finding> {
+        let mut headers = BTreeMap::new();
+        for (at, header) in endpoint.headers.iter().enumerate() {
+            let value = match (&header.value, &header.value_from) {
+                (_, Some(from)) => {
+                    let field = format!("spec.endpoint.headers[{at}].valueFrom.secretKeyRef");
+                    let value = self.text(&from.secret_key_ref.name, &from.secret_key_ref.key, &field)?;
+                    // A Secret made from a file ends in a line break, which no header can hold.
+                    SecretText::new(value.reveal().trim_end_matches(['\r', '\n']))
+                }
+                (value, None) => SecretText::new(value.clone().unwrap_or_default()),
+            };
+            headers.insert(header.name.to_ascii_lowercase(), value);
+        }
+        Ok(headers)
+    }
+
+    fn tls(&self, spec: Option<&TlsSpec>) -> Result<Tls, Finding> {
+        let Some(TlsSpec { ca_secret_ref, client_cert_secret_ref, server_name }) = spec else {
+            return Ok(Tls::default());
+        };
+        let mut tls = Tls { server_name: server_name.clone(), ..Tls::default() };
+        if let Some(ca) = ca_secret_ref {
+            tls.ca = Some(self.text(&ca.name, &ca.key, "spec.endpoint.tls.caSecretRef")?.reveal().to_owned());
+        }
+        if let Some(cert) = client_cert_secret_ref {
+            let field = "spec.endpoint.tls.clientCertSecretRef";
+            tls.client_cert = Some(self.text(&cert.name, "tls.crt", field)?.reveal().to_owned());
+            tls.client_key = Some(self.text(&cert.name, "tls.key", field)?);
+        }
+        Ok(tls)
+    }
+}
+
+fn point(ingest: &mut Ingest, generic: &GenericEvents) -> Vec<Finding> {
+    let GenericEvents { event_pointer, id_pointer, time_pointer } = generic;
+    // A pointer to nothing: an object's keys are never all of these.
+    let nowhere = "/\u{0}".to_owned();
+    let wanted = [
+        ("eventPointer", event_pointer.clone(), &mut ingest.event_pointer),
+        ("idPointer", id_pointer.clone().unwrap_or_else(|| nowhere.clone()), &mut ingest.id_pointer),
+        ("timePointer", time_pointer.clone().unwrap_or(nowhere), &mut ingest.time_pointer),
+    ];
+    let mut findings = Vec::new();
+    for (field, text, place) in wanted {
+        match Pointer::parse(&text) {
+            Ok(pointer) => *place = pointer,
+            Err(error) => {
+                let field = format!("spec.generic.{field}");
+                findings.push(Finding::new(Reason::AuthServerInvalid, field, error.to_string()));
+            }
+        }
+    }
+    findings
+}
+
+fn cidrs<C: std::str::FromStr>(texts: &[String], field: &str, into: &mut Vec<C>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, text) in texts.iter().enumerate() {
+        match text.parse() {
+            Ok(cidr) => into.push(cidr),
+            Err(_) => {
+                let message = format!("{text:?} is no CIDR: write an address and a prefix, as in 10.0.0.0/8");
+                findings.push(Finding::new(Reason::InvalidCidr, format!("{field}[{at}]"), message));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a selector selects a namespace; each one carries its name as a label, as Kubernetes has it.
+fn selects(selector: &Selector, namespace: &str, mut labels: BTreeMap<String, String>) -> bool {
+    labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+    let Selector { match_labels, match_expressions } = selector;
+    match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        && match_expressions.iter().all(|expression| {
+            let value = labels.get(&expression.key);
+            match expression.operator {
+                Operator::In => value.is_some_and(|value| expression.values.contains(value)),
+                Operator::NotIn => value.is_none_or(|value| !expression.values.contains(value)),
+                Operator::Exists => value.is_some(),
+                Operator::DoesNotExist => value.is_none(),
+            }
+        })
+}
