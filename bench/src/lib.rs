@@ -1,1 +1,1 @@
-//! Being written.
+//! Benchmarks; each is a program in `src/bin`.

@@ -102,8 +102,9 @@ fn events(subject: &Subject<'_>) -> Result<(), Finding> {
         return Err(Finding::new(Reason::InvalidEvents, "spec.events", "select at least one event"));
     }
     for (at, text) in subject.spec.events.iter().enumerate() {
-        EventPattern::parse(text)
-            .map_err(|error| Finding::new(Reason::InvalidEvents, format!("spec.events[{at}]"), error.to_string()))?;
+        EventPattern::parse(text).map_err(|error| {
+            Finding::new(Reason::InvalidEvents, format!("spec.events[{at}]"), error.to_string())
+        })?;
     }
     Ok(())
 }
@@ -119,7 +120,8 @@ fn ordering_key(subject: &Subject<'_>) -> Result<(), Finding> {
     let delivery = subject.spec.delivery.clone().unwrap_or_default();
     for (at, text) in delivery.ordering_key.unwrap_or_default().iter().enumerate() {
         let field = format!("spec.delivery.orderingKey[{at}]");
-        Pointer::parse(text).map_err(|error| Finding::new(Reason::InvalidOrderingKey, field, error.to_string()))?;
+        Pointer::parse(text)
+            .map_err(|error| Finding::new(Reason::InvalidOrderingKey, field, error.to_string()))?;
     }
     Ok(())
 }
@@ -145,9 +147,8 @@ fn endpoint(subject: &Subject<'_>) -> Result<(), Finding> {
         return Err(Finding::new(Reason::InvalidEndpoint, "spec.endpoint", message));
     }
     // The namespace's name plays no part in what is judged here.
-    let url = Url::parse(&url_of("namespace", endpoint)).map_err(|error| {
-        Finding::new(Reason::InvalidEndpoint, field, format!("this is no URL: {error}"))
-    })?;
+    let url = Url::parse(&url_of("namespace", endpoint))
+        .map_err(|error| Finding::new(Reason::InvalidEndpoint, field, format!("this is no URL: {error}")))?;
     let Some(frame) = subject.frame else { return Ok(()) };
     frame
         .egress
@@ -171,17 +172,21 @@ fn unknown_events(subject: &Subject<'_>) -> Vec<Finding> {
     (subject.spec.events.iter().enumerate())
         .filter(|(_, text)| is_unknown(text))
         .map(|(at, text)| {
-            let message = format!("no event {text:?} is known yet; should the auth server send it, it is delivered");
+            let message =
+                format!("no event {text:?} is known yet; should the auth server send it, it is delivered");
             Finding::new(Reason::UnknownEvent, format!("spec.events[{at}]"), message)
         })
         .collect()
 }
 
 fn weak_keys(subject: &Subject<'_>) -> Vec<Finding> {
-    let Some(key) = subject.resolved.and_then(|resolved| resolved.signing_keys.first()) else { return Vec::new() };
+    let Some(key) = subject.resolved.and_then(|resolved| resolved.signing_keys.first()) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     if SigningKey::new(key.reveal()).is_ok_and(|key| key.is_short()) {
-        let message = "the signing key is shorter than 24 bytes: make a new one, as with `openssl rand -base64 32`";
+        let message =
+            "the signing key is shorter than 24 bytes: make a new one, as with `openssl rand -base64 32`";
         found.push(Finding::new(Reason::ShortSigningKey, "spec.secretRef", message));
     }
     if key.reveal().ends_with(['\n', '\r']) {

@@ -80,7 +80,9 @@ pub fn reconcile(objects: &Objects, auth_server: &ObjectName) -> Outcome {
     let judged_server = resolve::auth_server(objects, auth_server, server);
     let frame = judged_server.as_ref().ok();
     let (mut webhooks, mut plans) = (BTreeMap::new(), Vec::new());
-    for (name, webhook) in objects.webhooks.iter().filter(|(name, webhook)| names(webhook, name) == *auth_server) {
+    for (name, webhook) in
+        objects.webhooks.iter().filter(|(name, webhook)| names(webhook, name) == *auth_server)
+    {
         let (judged, plan) = judge(objects, name, webhook, auth_server, server, frame);
         webhooks.insert(name.clone(), judged);
         plans.extend(plan);
@@ -135,7 +137,12 @@ impl Judged {
 
     /// What keeps it out of the plan, and what is worth knowing.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.accepted.as_ref().err().into_iter().chain(self.resolved_refs.as_ref().err()).chain(&self.warnings)
+        self.accepted
+            .as_ref()
+            .err()
+            .into_iter()
+            .chain(self.resolved_refs.as_ref().err())
+            .chain(&self.warnings)
     }
 }
 

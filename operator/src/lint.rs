@@ -46,7 +46,8 @@ pub fn lint(paths: &[PathBuf]) -> Report {
     for (name, webhook) in &loaded.objects.webhooks {
         let server = names(webhook, name);
         if !loaded.objects.auth_servers.contains_key(&server) {
-            let message = format!("AuthServer {server} is not among these manifests, so only the schema was judged");
+            let message =
+                format!("AuthServer {server} is not among these manifests, so only the schema was judged");
             let finding = Finding::new(Reason::AuthServerNotFound, "spec.authServerRef", message);
             report.warnings.push(loaded.finding(Kind::Webhook, name, finding));
         }
@@ -83,7 +84,11 @@ impl Schemas {
             return findings;
         }
         let broken = self.validator.validate_compiled(&schema.rules, value, None).err();
-        broken.into_iter().flatten().map(|error| Finding::new(Reason::InvalidSchema, error.field_path, error.message)).collect()
+        broken
+            .into_iter()
+            .flatten()
+            .map(|error| Finding::new(Reason::InvalidSchema, error.field_path, error.message))
+            .collect()
     }
 }
 

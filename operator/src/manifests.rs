@@ -75,7 +75,9 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     for path in paths {
         match files(path) {
             Ok(files) => files.iter().for_each(|file| loaded.file(file, &schemas)),
-            Err(error) => loaded.unreadable(path, 1, format!("{error}: name a file or a folder that can be read")),
+            Err(error) => {
+                loaded.unreadable(path, 1, format!("{error}: name a file or a folder that can be read"))
+            }
         }
     }
     loaded
@@ -87,7 +89,8 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     let mut found = Vec::new();
-    let mut entries = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    let mut entries =
+        std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     entries.sort();
     for entry in entries {
         let ending = entry.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
@@ -152,9 +155,12 @@ impl Loaded {
     pub fn finding(&self, kind: Kind, name: &ObjectName, finding: Finding) -> FileFinding {
         let object = format!("{} {name}", kind.as_str());
         match self.sources.get(&(kind, name.clone())) {
-            Some(source) => {
-                FileFinding { file: source.file.clone(), line: source.line_of(&finding.field), object, finding }
-            }
+            Some(source) => FileFinding {
+                file: source.file.clone(),
+                line: source.line_of(&finding.field),
+                object,
+                finding,
+            },
             None => FileFinding { file: PathBuf::new(), line: 0, object, finding },
         }
     }
@@ -206,7 +212,8 @@ impl Loaded {
             self.take(kind, name, value);
             return;
         }
-        let findings: Vec<_> = findings.into_iter().map(|finding| self.finding(kind, &name, finding)).collect();
+        let findings: Vec<_> =
+            findings.into_iter().map(|finding| self.finding(kind, &name, finding)).collect();
         self.findings.extend(findings);
     }
 
@@ -215,25 +222,33 @@ impl Loaded {
         let (version, kind) = (document.value["apiVersion"].as_str(), document.value["kind"].as_str());
         if let (Some(version), Some(kind)) = (version, kind) {
             if version.starts_with("tidings.dev/") {
-                let message = format!("there is no {version} {kind}: write apiVersion: tidings.dev/v1alpha1 and kind: Webhook or AuthServer");
+                let message = format!(
+                    "there is no {version} {kind}: write apiVersion: tidings.dev/v1alpha1 and kind: Webhook or AuthServer"
+                );
                 self.unreadable(file, document.line, message);
             }
         } else if !document.value.is_null() {
-            self.unreadable(file, document.line, "this is no Kubernetes object: it has no apiVersion and kind".to_owned());
+            self.unreadable(
+                file,
+                document.line,
+                "this is no Kubernetes object: it has no apiVersion and kind".to_owned(),
+            );
         }
     }
 
     fn take(&mut self, kind: Kind, name: ObjectName, value: Value) {
         let objects = &mut self.objects;
         let taken = match kind {
-            Kind::Webhook => typed::<Webhook>(value).map(|webhook| drop(objects.webhooks.insert(name.clone(), webhook))),
-            Kind::AuthServer => {
-                typed::<AuthServer>(value).map(|server| drop(objects.auth_servers.insert(name.clone(), server)))
+            Kind::Webhook => {
+                typed::<Webhook>(value).map(|webhook| drop(objects.webhooks.insert(name.clone(), webhook)))
             }
+            Kind::AuthServer => typed::<AuthServer>(value)
+                .map(|server| drop(objects.auth_servers.insert(name.clone(), server))),
             Kind::Secret => typed::<Secret>(value).map(|secret| objects.add_secret(name.clone(), secret)),
             Kind::Namespace => {
                 let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
-                let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()));
+                let labels =
+                    labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()));
                 objects.namespaces.insert(name.name.clone(), labels.collect());
                 Ok(())
             }
@@ -249,6 +264,7 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| {
         // The error of a Secret could quote what stands in it.
         let text = error.to_string();
-        text.split_once(", expected").map_or(text.clone(), |(_, expected)| format!("a value is not {expected}"))
+        text.split_once(", expected")
+            .map_or(text.clone(), |(_, expected)| format!("a value is not {expected}"))
     })
 }

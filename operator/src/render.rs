@@ -16,7 +16,12 @@ pub(crate) fn plan(auth_server: &ObjectName, frame: Frame, mut webhooks: Vec<Web
 }
 
 /// One Webhook of the plan.
-pub(crate) fn webhook(name: &ObjectName, webhook: &Webhook, resolved: &Resolved, frame: &Frame) -> WebhookPlan {
+pub(crate) fn webhook(
+    name: &ObjectName,
+    webhook: &Webhook,
+    resolved: &Resolved,
+    frame: &Frame,
+) -> WebhookPlan {
     let Resolved { signing_keys, headers, tls } = resolved.clone();
     let spec = &webhook.spec;
     WebhookPlan {
@@ -45,7 +50,8 @@ pub(crate) fn webhook(name: &ObjectName, webhook: &Webhook, resolved: &Resolved,
 pub(crate) fn delivery(spec: Option<&DeliverySpec>, defaults: &DeliverySpec) -> Delivery {
     let ours = Delivery::default();
     let spec = spec.cloned().unwrap_or_default();
-    let (retry, retry_defaults) = (spec.retry.unwrap_or_default(), defaults.retry.clone().unwrap_or_default());
+    let (retry, retry_defaults) =
+        (spec.retry.unwrap_or_default(), defaults.retry.clone().unwrap_or_default());
     let ordering_key = spec.ordering_key.or_else(|| defaults.ordering_key.clone()).unwrap_or_default();
     Delivery {
         timeout_seconds: first(spec.timeout_seconds, defaults.timeout_seconds, ours.timeout_seconds),
@@ -64,7 +70,11 @@ fn merge(spec: &RetrySpec, defaults: &RetrySpec, ours: &Retry) -> Retry {
             defaults.initial_backoff_seconds,
             ours.initial_backoff_seconds,
         ),
-        max_backoff_seconds: first(*max_backoff_seconds, defaults.max_backoff_seconds, ours.max_backoff_seconds),
+        max_backoff_seconds: first(
+            *max_backoff_seconds,
+            defaults.max_backoff_seconds,
+            ours.max_backoff_seconds,
+        ),
         give_up_after_seconds: first(
             *give_up_after_seconds,
             defaults.give_up_after_seconds,

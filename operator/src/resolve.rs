@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use tidings_crds::{
-    AuthServer, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, Selector, SigningKeyRef, TlsSpec, Webhook,
+    AuthServer, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, Selector, SigningKeyRef, TlsSpec,
+    Webhook,
 };
 use tidings_egress::Egress;
 use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, Tls};
@@ -33,7 +34,11 @@ pub(crate) struct Resolved {
 }
 
 /// Resolves an AuthServer; every finding at once.
-pub(crate) fn auth_server(objects: &Objects, name: &ObjectName, server: &AuthServer) -> Result<Frame, Vec<Finding>> {
+pub(crate) fn auth_server(
+    objects: &Objects,
+    name: &ObjectName,
+    server: &AuthServer,
+) -> Result<Frame, Vec<Finding>> {
     let spec = &server.spec;
     let mut findings = Vec::new();
     let mut keys = Vec::new();
@@ -72,7 +77,9 @@ pub(crate) fn allows(
         || match allowed.from {
             From::Same => false,
             From::All => true,
-            From::Selector => allowed.selector.is_some_and(|selector| selects(&selector, &webhook.namespace, labels)),
+            From::Selector => {
+                allowed.selector.is_some_and(|selector| selects(&selector, &webhook.namespace, labels))
+            }
         };
     if is_allowed {
         return Ok(());

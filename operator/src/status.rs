@@ -35,8 +35,12 @@ pub struct Condition {
 /// The conditions of a Webhook at this generation: Accepted, `ResolvedRefs`, Programmed, Ready, Delivering.
 pub fn conditions(judged: &Judged, generation: i64, reported: Option<&Reported>) -> [Condition; 5] {
     let accepted = of_result("Accepted", &judged.accepted, Reason::Accepted, "the spec is in order");
-    let resolved =
-        of_result("ResolvedRefs", &judged.resolved_refs, Reason::ResolvedRefs, "everything it refers to is there");
+    let resolved = of_result(
+        "ResolvedRefs",
+        &judged.resolved_refs,
+        Reason::ResolvedRefs,
+        "everything it refers to is there",
+    );
     let programmed = programmed(judged, generation, reported);
     let ready = ready([&accepted, &resolved, &programmed]);
     [accepted, resolved, programmed, ready, delivering(reported)]
@@ -71,7 +75,12 @@ fn of_result(kind: &'static str, result: &Result<(), Finding>, good: Reason, mes
 fn programmed(judged: &Judged, generation: i64, reported: Option<&Reported>) -> Condition {
     let runs = reported.and_then(|reported| reported.generation);
     if judged.is_ready() && runs == Some(generation) {
-        return Condition::new("Programmed", Some(true), Reason::Programmed, "every ready sidecar runs this generation");
+        return Condition::new(
+            "Programmed",
+            Some(true),
+            Reason::Programmed,
+            "every ready sidecar runs this generation",
+        );
     }
     let message = match runs {
         Some(older) => format!("the sidecars run generation {older}"),

@@ -77,7 +77,11 @@ fn a_webhook_in_order_is_in_the_plan_with_every_default_filled_in() {
     let [webhook] = plan.webhooks.as_slice() else { panic!("one Webhook") };
     assert_eq!((webhook.generation, webhook.delivery.timeout_seconds), (3, 15));
     assert_eq!(webhook.signing_keys.len(), 1);
-    assert_eq!(plan.digest(), World::new().reconcile().plan.unwrap().digest(), "the same objects, the same plan");
+    assert_eq!(
+        plan.digest(),
+        World::new().reconcile().plan.unwrap().digest(),
+        "the same objects, the same plan"
+    );
 }
 
 #[test]
@@ -90,7 +94,11 @@ fn each_mistake_has_its_reason_and_its_field() {
         (json!({ "events": ["User*"] }), Reason::InvalidEvents, "spec.events[0]"),
         (json!({ "events": [] }), Reason::InvalidEvents, "spec.events"),
         (json!({ "filter": "event.(" }), Reason::InvalidFilter, "spec.filter"),
-        (json!({ "delivery": { "orderingKey": ["userId"] } }), Reason::InvalidOrderingKey, "spec.delivery.orderingKey[0]"),
+        (
+            json!({ "delivery": { "orderingKey": ["userId"] } }),
+            Reason::InvalidOrderingKey,
+            "spec.delivery.orderingKey[0]",
+        ),
     ];
     for (change, reason, field) in cases {
         let finding = changed(change.clone()).accepted.unwrap_err();
@@ -104,7 +112,8 @@ fn a_missing_secret_or_key_is_told_by_name() {
     let finding = changed(json!({ "secretRef": { "name": "nowhere" } })).resolved_refs.unwrap_err();
     assert_eq!((finding.reason, finding.field.as_str()), (Reason::SecretNotFound, "spec.secretRef.name"));
     assert!(finding.message.contains("shop/nowhere"));
-    let finding = changed(json!({ "secretRef": { "name": "signing", "key": "other" } })).resolved_refs.unwrap_err();
+    let finding =
+        changed(json!({ "secretRef": { "name": "signing", "key": "other" } })).resolved_refs.unwrap_err();
     assert_eq!((finding.reason, finding.field.as_str()), (Reason::SecretKeyNotFound, "spec.secretRef.key"));
 }
 
@@ -126,9 +135,15 @@ fn a_webhook_of_another_namespace_needs_the_auth_servers_leave() {
         (json!({ "allowedNamespaces": { "from": "All" } }), true),
         (selector("team", "shop"), true),
         (selector("team", "other"), false),
-        (json!({ "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "kubernetes.io/metadata.name": "shop" } } } }), true),
+        (
+            json!({ "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "kubernetes.io/metadata.name": "shop" } } } }),
+            true,
+        ),
     ] {
-        world.0.namespaces.insert("shop".to_owned(), BTreeMap::from([("team".to_owned(), "shop".to_owned())]));
+        world
+            .0
+            .namespaces
+            .insert("shop".to_owned(), BTreeMap::from([("team".to_owned(), "shop".to_owned())]));
         world.server(spec.clone());
         assert_eq!(world.judged().accepted.is_ok(), allowed, "{spec}");
         assert_eq!(world.reconcile().plan.unwrap().webhooks.len(), usize::from(allowed));
@@ -157,9 +172,18 @@ fn an_auth_server_that_cannot_be_used_has_no_plan_and_says_why() {
 #[test]
 fn a_rotation_is_two_keys_the_current_one_first() {
     let mut world = World::new();
-    world.secret("shop/signing", &[("signingKey", "new-key-of-twenty-four-bytes"), ("previousSigningKey", "old-key-of-twenty-four-bytes")]);
+    world.secret(
+        "shop/signing",
+        &[
+            ("signingKey", "new-key-of-twenty-four-bytes"),
+            ("previousSigningKey", "old-key-of-twenty-four-bytes"),
+        ],
+    );
     let keys = world.reconcile().plan.unwrap().webhooks[0].signing_keys.clone();
-    assert_eq!(keys.iter().map(SecretText::reveal).collect::<Vec<_>>(), ["new-key-of-twenty-four-bytes", "old-key-of-twenty-four-bytes"]);
+    assert_eq!(
+        keys.iter().map(SecretText::reveal).collect::<Vec<_>>(),
+        ["new-key-of-twenty-four-bytes", "old-key-of-twenty-four-bytes"]
+    );
 }
 
 #[test]
@@ -169,12 +193,16 @@ fn what_is_odd_but_works_is_a_warning() {
     world.webhook("shop/mail", json!({ "events": ["PostSignIn", "User.*", "Not.Yet"] }));
     let judged = world.judged();
     assert!(judged.is_ready());
-    let reasons: Vec<_> = judged.warnings.iter().map(|warning| (warning.reason, warning.field.as_str())).collect();
-    assert_eq!(reasons, [
-        (Reason::UnknownEvent, "spec.events[2]"),
-        (Reason::ShortSigningKey, "spec.secretRef"),
-        (Reason::SigningKeyEndsInLineBreak, "spec.secretRef"),
-    ]);
+    let reasons: Vec<_> =
+        judged.warnings.iter().map(|warning| (warning.reason, warning.field.as_str())).collect();
+    assert_eq!(
+        reasons,
+        [
+            (Reason::UnknownEvent, "spec.events[2]"),
+            (Reason::ShortSigningKey, "spec.secretRef"),
+            (Reason::SigningKeyEndsInLineBreak, "spec.secretRef"),
+        ]
+    );
 }
 
 #[test]
@@ -184,7 +212,10 @@ fn the_webhooks_words_win_over_the_auth_servers_and_those_over_ours() {
         "allowedNamespaces": { "from": "All" },
         "defaults": { "delivery": { "timeoutSeconds": 7, "concurrency": 2, "retry": { "maxBackoffSeconds": 60 } } },
     }));
-    world.webhook("shop/mail", json!({ "delivery": { "concurrency": 9, "retry": { "initialBackoffSeconds": 1 } } }));
+    world.webhook(
+        "shop/mail",
+        json!({ "delivery": { "concurrency": 9, "retry": { "initialBackoffSeconds": 1 } } }),
+    );
     let delivery = world.reconcile().plan.unwrap().webhooks[0].delivery.clone();
     assert_eq!((delivery.timeout_seconds, delivery.concurrency), (7, 9));
     assert_eq!((delivery.retry.initial_backoff_seconds, delivery.retry.max_backoff_seconds), (1, 60));
@@ -193,7 +224,10 @@ fn the_webhooks_words_win_over_the_auth_servers_and_those_over_ours() {
 #[test]
 fn a_service_is_spoken_to_in_the_webhooks_own_namespace_over_plain_http() {
     let mut world = World::new();
-    world.webhook("shop/mail", json!({ "endpoint": { "serviceRef": { "name": "mailer", "port": 8080, "path": "/hook" } } }));
+    world.webhook(
+        "shop/mail",
+        json!({ "endpoint": { "serviceRef": { "name": "mailer", "port": 8080, "path": "/hook" } } }),
+    );
     let endpoint = world.reconcile().plan.unwrap().webhooks[0].endpoint.clone();
     assert_eq!((endpoint.url.as_str(), endpoint.in_cluster), ("http://mailer.shop.svc:8080/hook", true));
     assert_eq!(world.judged().endpoint_host.as_deref(), Some("mailer.shop.svc:8080"));

@@ -225,7 +225,7 @@ impl<S: Store> Engine<S> {
                 biased;
                 error = self.store.failed() => return error,
                 error = self.fatal.wait() => return error,
-                _ = stop.wait_for(|stop| *stop) => std::future::pending().await,
+                () = told(&mut stop) => std::future::pending().await,
                 () = tokio::time::sleep(SAVE_EVERY) => {}
             }
             if let Err(error) = self.save().await {
@@ -398,6 +398,11 @@ impl<S: Store> Engine<S> {
             lane.lock().add_backlog(events, oldest_ms);
         }
     }
+}
+
+/// Resolves when it is time to stop; also when nobody is left to say so.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn book_start(start: &lane::book::Start) -> Seq {

@@ -73,6 +73,10 @@ pub struct Sidecar {
     servers: Vec<JoinHandle<()>>,
 }
 
+/// Runs plans on a sidecar that is under way.
+#[derive(Clone)]
+pub struct Applier(Arc<Parts<SqliteStore>>);
+
 /// What the admin surface looks at.
 pub(crate) struct Parts<S> {
     pub(crate) engine: Arc<Engine<S>>,
@@ -132,9 +136,9 @@ impl Sidecar {
         let _ = std::io::stdout().write_all(line.as_bytes());
     }
 
-    /// The engine, for its numbers.
-    pub fn engine(&self) -> &Arc<Engine<SqliteStore>> {
-        &self.parts.engine
+    /// A handle that runs plans.
+    pub fn applier(&self) -> Applier {
+        Applier(Arc::clone(&self.parts))
     }
 
     /// Runs a plan, and keeps it as the last good one. When it returns, each of its Webhooks has its
@@ -190,6 +194,20 @@ impl Sidecar {
         self.parts.engine.stop(self.options.drain).await?;
         self.parts.engine.store().close().await?;
         Ok(())
+    }
+}
+
+// === impl Applier ===
+
+impl Applier {
+    /// Runs a plan; see [`Sidecar::apply`].
+    pub async fn apply(&self, plan: &Plan) -> Arc<Applied> {
+        self.0.apply(plan).await
+    }
+
+    /// The engine, for its numbers.
+    pub fn engine(&self) -> &Arc<Engine<SqliteStore>> {
+        &self.0.engine
     }
 }
 

@@ -42,7 +42,9 @@ impl Walk {
             ("integer", Value::Number(number)) if number.is_i64() || number.is_u64() => {
                 self.number(schema, number.as_f64().unwrap_or_default(), path);
             }
-            ("number", Value::Number(number)) => self.number(schema, number.as_f64().unwrap_or_default(), path),
+            ("number", Value::Number(number)) => {
+                self.number(schema, number.as_f64().unwrap_or_default(), path)
+            }
             ("boolean", Value::Bool(_)) | ("", _) => {}
             _ => self.find(path, format!("{} is expected here, not {}", article(wanted), kind_of(value))),
         }
@@ -62,7 +64,8 @@ impl Walk {
             } else if schema["additionalProperties"].is_object() {
                 self.value(&schema["additionalProperties"], value, &below);
             } else {
-                let known = schema["properties"].as_object().map(|known| known.keys().cloned().collect::<Vec<_>>());
+                let known =
+                    schema["properties"].as_object().map(|known| known.keys().cloned().collect::<Vec<_>>());
                 let known = known.unwrap_or_default().join(", ");
                 self.find(&below, format!("there is no field {name:?}; there are {known}"));
             }
@@ -75,7 +78,9 @@ impl Walk {
         for (at, item) in items.iter().enumerate() {
             self.value(&schema["items"], item, &format!("{path}[{at}]"));
         }
-        for key in schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for key in
+            schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str)
+        {
             for (at, item) in items.iter().enumerate() {
                 if items[..at].iter().any(|other| other[key] == item[key]) {
                     self.find(&format!("{path}[{at}].{key}"), "another entry has this already");

@@ -29,7 +29,11 @@ fn document(node: &MarkedYaml<'_>) -> Result<Document, (usize, String)> {
     Ok(Document { value, line: node.span.start.line().max(1), lines })
 }
 
-fn value_of(node: &MarkedYaml<'_>, path: &str, lines: &mut BTreeMap<String, usize>) -> Result<Value, (usize, String)> {
+fn value_of(
+    node: &MarkedYaml<'_>,
+    path: &str,
+    lines: &mut BTreeMap<String, usize>,
+) -> Result<Value, (usize, String)> {
     let line = node.span.start.line();
     lines.entry(path.to_owned()).or_insert(line);
     match &node.data {

@@ -1,0 +1,77 @@
+//! The rows of the table: what kubectl's columns would show of each Webhook.
+
+use serde::Serialize;
+use tidings_operator::Outcome;
+use tidings_operator::status::{Condition, Reported, conditions};
+use tidings_plan::ObjectName;
+use tidings_sidecar::tally::Snapshot;
+
+/// One Webhook's row. Equal rows look alike: ages are worked out when they are printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Row {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) ready: &'static str,
+    pub(super) delivering: &'static str,
+    pub(super) endpoint: String,
+    pub(super) delivered: u64,
+    pub(super) pending: u64,
+    pub(super) failed: u64,
+    pub(super) dead_lettered: u64,
+    /// Why it is not ready, or not delivering; empty when all is well.
+    pub(super) reason: String,
+    pub(super) message: String,
+    #[serde(skip)]
+    pub(super) last_success_ms: Option<i64>,
+}
+
+/// The rows, by namespace and name.
+pub(super) fn of(outcome: &Outcome, snapshots: &[Snapshot]) -> Vec<Row> {
+    let row = |(name, judged): (&ObjectName, &tidings_operator::Judged)| {
+        let snapshot = snapshots.iter().find(|snapshot| snapshot.webhook == name.to_string());
+        let generation = outcome
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.webhooks.iter().find(|webhook| webhook.webhook == *name))
+            .map_or(0, |webhook| webhook.generation);
+        let conditions = conditions(judged, generation, snapshot.map(reported).as_ref());
+        let [_, _, _, ready, delivering] = &conditions;
+        let (reason, message) = trouble(ready, delivering);
+        let tally = snapshot.map(|snapshot| snapshot.tally.clone()).unwrap_or_default();
+        Row {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            ready: ready.status_str(),
+            delivering: delivering.status_str(),
+            endpoint: judged.endpoint_host.clone().unwrap_or_default(),
+            delivered: tally.delivered,
+            pending: snapshot.map_or(0, |snapshot| snapshot.pending),
+            failed: tally.failed,
+            dead_lettered: tally.dead_lettered,
+            reason,
+            message,
+            last_success_ms: tally.last_success.map(|success| success.time_ms),
+        }
+    };
+    outcome.webhooks.iter().map(row).collect()
+}
+
+fn reported(snapshot: &Snapshot) -> Reported {
+    Reported {
+        generation: Some(snapshot.generation),
+        delivered: snapshot.tally.delivered,
+        consecutive_failures: snapshot.tally.consecutive_failures,
+        failed: snapshot.tally.failed,
+        circuit: snapshot.circuit.to_owned(),
+        last_failure: snapshot.tally.last_failure.as_ref().map(|failure| failure.message.clone()),
+    }
+}
+
+fn trouble(ready: &Condition, delivering: &Condition) -> (String, String) {
+    [ready, delivering]
+        .into_iter()
+        .find(|condition| condition.status == Some(false))
+        .map(|condition| (condition.reason.to_string(), condition.message.clone()))
+        .unwrap_or_default()
+}
