@@ -17,29 +17,32 @@ pub(crate) fn behind_nat64(address: IpAddr) -> Option<Ipv4Addr> {
     Some(joined(high, low))
 }
 
-/// Every IPv4 address that an IPv6 one may carry, in whatever form: what a deny list has to see.
+/// Every IPv4 address that an IPv6 one may carry, in whatever form: what a deny list has to see. The same
+/// bits may be read in several ways; each reading counts.
 pub(crate) fn carried(address: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
-    let found = match address {
-        IpAddr::V4(_) => [None, None],
-        IpAddr::V6(v6) => carried_by(v6),
-    };
-    found.into_iter().flatten()
+    let IpAddr::V6(v6) = address else { return Vec::new().into_iter() };
+    let segments = v6.segments();
+    let [first, second, third, fourth, fifth, sixth, high, low] = segments;
+    let mut found = Vec::new();
+    // Mapped, translated, compatible; NAT64 of the well-known prefix and of the local one; ISATAP.
+    let is_v4_in_v6 = segments[..4] == [0; 4] && matches!((fifth, sixth), (0 | 0xffff, 0 | 0xffff));
+    if is_v4_in_v6 || (first, second) == (0x64, 0xff9b) || is_isatap(v6) {
+        found.push(joined(high, low));
+    }
+    if first == 0x2002 {
+        found.push(joined(second, third));
+    }
+    // Teredo: the server as it is, the client with its bits turned over.
+    if (first, second) == (0x2001, 0) {
+        found.extend([joined(third, fourth), joined(!high, !low)]);
+    }
+    found.into_iter()
 }
 
-fn carried_by(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
-    match address.segments() {
-        // Mapped, translated, compatible; NAT64 of the well-known prefix and of the local one.
-        [0, 0, 0, 0, 0 | 0xffff, 0 | 0xffff, high, low] | [0x64, 0xff9b, _, _, _, _, high, low] => {
-            [Some(joined(high, low)), None]
-        }
-        [0x2002, high, low, ..] => [Some(joined(high, low)), None],
-        // Teredo: the server as it is, the client with its bits turned over.
-        [0x2001, 0, high, low, _, _, client_high, client_low] => {
-            [Some(joined(high, low)), Some(joined(!client_high, !client_low))]
-        }
-        [_, _, _, _, 0 | 0x0200, 0x5efe, high, low] => [Some(joined(high, low)), None],
-        _ => [None, None],
-    }
+/// RFC 5214: an interface identifier of `[02]00:5efe:a.b.c.d`.
+pub(crate) fn is_isatap(address: Ipv6Addr) -> bool {
+    let [.., high, low, _, _] = address.segments();
+    high & !0x0200 == 0 && low == 0x5efe
 }
 
 fn joined(high: u16, low: u16) -> Ipv4Addr {

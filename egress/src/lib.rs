@@ -73,14 +73,11 @@ impl Egress {
         if self.control_plane.iter().any(|plane| is_or_carries(address, embedded::plain(*plane))) {
             return Err(Blocked::ControlPlane { address: ip });
         }
-        let Some(range) = ranges::range_of(inner.unwrap_or(address)) else { return Ok(()) };
-        match range.kind {
-            Kind::Private if in_cluster => Ok(()),
-            Kind::Metadata => Err(Blocked::Metadata { address: ip, name: range.name }),
-            Kind::Private | Kind::Special => {
-                Err(Blocked::SpecialUse { address: ip, name: range.name, source_document: range.source })
-            }
-        }
+        // What an address carries is judged as well: a private prefix does not open what is inside.
+        let meant = std::iter::once(inner.unwrap_or(address));
+        meant
+            .chain(embedded::carried(address).map(IpAddr::V4))
+            .try_for_each(|one| judge_range(ip, one, in_cluster))
     }
 
     /// Judges a URL before anything is resolved: scheme, user part, host, and IP literals.
@@ -107,6 +104,17 @@ impl Egress {
     }
 }
 
+fn judge_range(given: IpAddr, address: IpAddr, in_cluster: bool) -> Result<(), Blocked> {
+    let Some(range) = ranges::range_of(address) else { return Ok(()) };
+    match range.kind {
+        Kind::Private if in_cluster => Ok(()),
+        Kind::Metadata => Err(Blocked::Metadata { address: given, name: range.name }),
+        Kind::Private | Kind::Special => {
+            Err(Blocked::SpecialUse { address: given, name: range.name, source_document: range.source })
+        }
+    }
+}
+
 /// RFC 6761: `localhost` and what ends in `.localhost`, with or without the root's dot.
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -118,8 +126,12 @@ fn holds(cidr: IpNet, address: IpAddr) -> bool {
     plain_cidr(cidr).contains(&address)
 }
 
+/// As [`holds`], and by whatever the address carries, and in its IPv4-mapped spelling: to close too much is safe.
 fn closes(cidr: IpNet, address: IpAddr) -> bool {
-    holds(cidr, address) || embedded::carried(address).any(|v4| holds(cidr, IpAddr::V4(v4)))
+    let mapped = |v4: Ipv4Addr| cidr.contains(&IpAddr::V6(v4.to_ipv6_mapped()));
+    holds(cidr, address)
+        || matches!(address, IpAddr::V4(v4) if mapped(v4))
+        || embedded::carried(address).any(|v4| holds(cidr, IpAddr::V4(v4)))
 }
 
 fn is_or_carries(address: IpAddr, other: IpAddr) -> bool {

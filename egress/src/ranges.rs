@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use crate::embedded;
+
 /// What a range is to a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -41,16 +43,10 @@ pub(crate) fn range_of(address: IpAddr) -> Option<Range> {
         IpAddr::V6(v6) => {
             let listed = V6.iter().find(|(net, _)| net.contains(&v6)).map(|(_, range)| *range);
             listed
-                .or_else(|| is_isatap(v6).then_some(ISATAP))
+                .or_else(|| embedded::is_isatap(v6).then_some(ISATAP))
                 .or_else(|| (!GLOBAL.contains(&v6)).then_some(UNALLOCATED))
         }
     }
-}
-
-/// RFC 5214: an interface identifier of `[02]00:5efe:a.b.c.d`.
-fn is_isatap(address: Ipv6Addr) -> bool {
-    let [.., high, low, _, _] = address.segments();
-    high & !0x0200 == 0 && low == 0x5efe
 }
 
 const ISATAP: Range = special("ISATAP", "RFC 5214");
@@ -79,8 +75,8 @@ const fn v6(head: [u16; 4], prefix: u8, range: Range) -> (Ipv6Net, Range) {
 }
 
 const fn v6_tail(head: [u16; 4], tail: [u16; 4], prefix: u8, range: Range) -> (Ipv6Net, Range) {
-    let ([a, b, c, d], [e, f, g, h]) = (head, tail);
-    (Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix), range)
+    let address = Ipv6Addr::new(head[0], head[1], head[2], head[3], tail[0], tail[1], tail[2], tail[3]);
+    (Ipv6Net::new_assert(address, prefix), range)
 }
 
 /// The narrower range stands before the wider one.
