@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs Webhooks from manifests, without a cluster.
 ///
-/// Webhook, AuthServer and Secret manifests are judged by the operator's own code, and delivered by the
+/// Webhook, `AuthServer` and Secret manifests are judged by the operator's own code, and delivered by the
 /// sidecar's own engine: what works here works in the cluster. Edit a file and the change is live. What was
 /// acknowledged survives a kill -9; start again with the same --data-dir.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(crate) struct Arguments {
     /// Where events are stored [default: tidings-data; with --demo a folder that is removed at the end].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The AuthServer to run, where the manifests hold more than one.
+    /// The `AuthServer` to run, where the manifests hold more than one.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_name)]
     auth_server: Option<ObjectName>,
     /// The largest event that is taken, in bytes.

@@ -13,8 +13,8 @@ use crate::{FAILED, USAGE};
 
 /// Judges manifests offline, by the very rules of the cluster: schema, CEL, and what the operator checks.
 ///
-/// Webhooks, AuthServers and Secrets are read from files and folders; other kinds are passed over. Where the
-/// AuthServer is not among the manifests, only what needs none is judged.
+/// Webhooks, `AuthServers` and Secrets are read from files and folders; other kinds are passed over. Where the
+/// `AuthServer` is not among the manifests, only what needs none is judged.
 #[derive(Debug, Args)]
 #[command(
     after_help = "EXIT CODES\n  0  nothing is wrong (warnings do not count)\n  1  something is wrong\n  2  nothing to judge, or bad usage"
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// One line a finding: FILE:LINE: error: OBJECT: FIELD: REASON: what to do.
+    /// One line a finding: <FILE:LINE>: error: OBJECT: FIELD: REASON: what to do.
     Text,
     /// One JSON object with errors and warnings.
     Json,

@@ -1,6 +1,6 @@
 //! Judges a Webhook's spec: a chain of small policies, of which the first that objects is the reason.
 //!
-//! In: the spec, what its AuthServer gives, what it refers to. Out: in order or not, and what is worth
+//! In: the spec, what its `AuthServer` gives, what it refers to. Out: in order or not, and what is worth
 //! knowing. A rule that the schema states is judged here again, since objects may be older than it.
 
 use tidings_crds::{EndpointSpec, Scheme, Webhook, WebhookSpec};

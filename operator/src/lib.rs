@@ -49,9 +49,9 @@ pub struct Finding {
 /// What became of one auth server's objects.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// The plan; `None` when the AuthServer itself cannot be used.
+    /// The plan; `None` when the `AuthServer` itself cannot be used.
     pub plan: Option<Plan>,
-    /// What is wrong with the AuthServer.
+    /// What is wrong with the `AuthServer`.
     pub auth_server: Vec<Finding>,
     /// The Webhooks that name it.
     pub webhooks: BTreeMap<ObjectName, Judged>,

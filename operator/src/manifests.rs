@@ -24,7 +24,7 @@ use document::Document;
 pub struct Loaded {
     /// The objects that are in order.
     pub objects: Objects,
-    /// Where each Webhook, AuthServer and Secret stands.
+    /// Where each Webhook, `AuthServer` and Secret stands.
     pub sources: BTreeMap<(Kind, ObjectName), Source>,
     /// What is not in order.
     pub findings: Vec<FileFinding>,
@@ -35,7 +35,7 @@ pub struct Loaded {
 /// The kinds that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// An AuthServer.
+    /// An `AuthServer`.
     AuthServer,
     /// A Webhook.
     Webhook,
@@ -76,7 +76,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
         match files(path) {
             Ok(files) => files.iter().for_each(|file| loaded.file(file, &schemas)),
             Err(error) => {
-                loaded.unreadable(path, 1, format!("{error}: name a file or a folder that can be read"))
+                loaded.unreadable(path, 1, format!("{error}: name a file or a folder that can be read"));
             }
         }
     }
@@ -209,7 +209,7 @@ impl Loaded {
         }
         let findings = schemas.judge(kind, &value);
         if findings.is_empty() {
-            self.take(kind, name, value);
+            self.take(kind, &name, value);
             return;
         }
         let findings: Vec<_> =
@@ -236,7 +236,7 @@ impl Loaded {
         }
     }
 
-    fn take(&mut self, kind: Kind, name: ObjectName, value: Value) {
+    fn take(&mut self, kind: Kind, name: &ObjectName, value: Value) {
         let objects = &mut self.objects;
         let taken = match kind {
             Kind::Webhook => {
@@ -254,7 +254,7 @@ impl Loaded {
             }
         };
         if let Err(message) = taken {
-            let finding = self.finding(kind, &name, Finding::new(Reason::InvalidSchema, "", message));
+            let finding = self.finding(kind, name, Finding::new(Reason::InvalidSchema, "", message));
             self.findings.push(finding);
         }
     }

@@ -9,7 +9,7 @@ use tidings_plan::{ObjectName, SecretText};
 /// Every object there is.
 #[derive(Debug, Clone, Default)]
 pub struct Objects {
-    /// The AuthServers.
+    /// The `AuthServers`.
     pub auth_servers: BTreeMap<ObjectName, AuthServer>,
     /// The Webhooks.
     pub webhooks: BTreeMap<ObjectName, Webhook>,

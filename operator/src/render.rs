@@ -46,7 +46,7 @@ pub(crate) fn webhook(
     }
 }
 
-/// What the Webhook says, else what the AuthServer says, else our own defaults.
+/// What the Webhook says, else what the `AuthServer` says, else our own defaults.
 pub(crate) fn delivery(spec: Option<&DeliverySpec>, defaults: &DeliverySpec) -> Delivery {
     let ours = Delivery::default();
     let spec = spec.cloned().unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::{Finding, Objects, Reason};
 /// The key that also signs while keys are rotated.
 const PREVIOUS: &str = "previousSigningKey";
 
-/// What an AuthServer gives to all of its Webhooks.
+/// What an `AuthServer` gives to all of its Webhooks.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     pub(crate) ingest: Ingest,
@@ -33,7 +33,7 @@ pub(crate) struct Resolved {
     pub(crate) tls: Tls,
 }
 
-/// Resolves an AuthServer; every finding at once.
+/// Resolves an `AuthServer`; every finding at once.
 pub(crate) fn auth_server(
     objects: &Objects,
     name: &ObjectName,
@@ -64,7 +64,7 @@ pub(crate) fn auth_server(
     if findings.is_empty() { Ok(Frame { ingest, egress, defaults }) } else { Err(findings) }
 }
 
-/// Whether the AuthServer allows Webhooks of this one's namespace.
+/// Whether the `AuthServer` allows Webhooks of this one's namespace.
 pub(crate) fn allows(
     objects: &Objects,
     server_name: &ObjectName,
@@ -193,12 +193,11 @@ fn point(ingest: &mut Ingest, generic: &GenericEvents) -> Vec<Finding> {
 fn cidrs<C: std::str::FromStr>(texts: &[String], field: &str, into: &mut Vec<C>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, text) in texts.iter().enumerate() {
-        match text.parse() {
-            Ok(cidr) => into.push(cidr),
-            Err(_) => {
-                let message = format!("{text:?} is no CIDR: write an address and a prefix, as in 10.0.0.0/8");
-                findings.push(Finding::new(Reason::InvalidCidr, format!("{field}[{at}]"), message));
-            }
+        if let Ok(cidr) = text.parse() {
+            into.push(cidr);
+        } else {
+            let message = format!("{text:?} is no CIDR: write an address and a prefix, as in 10.0.0.0/8");
+            findings.push(Finding::new(Reason::InvalidCidr, format!("{field}[{at}]"), message));
         }
     }
     findings

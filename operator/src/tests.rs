@@ -16,13 +16,13 @@ fn name(name: &str) -> ObjectName {
 impl World {
     fn new() -> Self {
         let mut world = Self(Objects::default());
-        world.server(json!({ "allowedNamespaces": { "from": "All" } }));
+        world.server(&json!({ "allowedNamespaces": { "from": "All" } }));
         world.secret("shop/signing", &[("signingKey", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]);
-        world.webhook("shop/mail", json!({}));
+        world.webhook("shop/mail", &json!({}));
         world
     }
 
-    fn server(&mut self, spec: Value) {
+    fn server(&mut self, spec: &Value) {
         let server: AuthServer = serde_json::from_value(json!({
             "apiVersion": "tidings.dev/v1alpha1", "kind": "AuthServer",
             "metadata": { "name": "logto", "namespace": "auth" }, "spec": spec,
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// A Webhook that is in order, with some fields of its spec replaced.
-    fn webhook(&mut self, of: &str, change: Value) {
+    fn webhook(&mut self, of: &str, change: &Value) {
         let mut spec = json!({
             "authServerRef": { "name": "logto", "namespace": "auth" },
             "events": ["PostSignIn"],
@@ -65,7 +65,7 @@ impl World {
     }
 }
 
-fn changed(change: Value) -> Judged {
+fn changed(change: &Value) -> Judged {
     let mut world = World::new();
     world.webhook("shop/mail", change);
     world.judged()
@@ -101,7 +101,7 @@ fn each_mistake_has_its_reason_and_its_field() {
         ),
     ];
     for (change, reason, field) in cases {
-        let finding = changed(change.clone()).accepted.unwrap_err();
+        let finding = changed(&change).accepted.unwrap_err();
         assert_eq!((finding.reason, finding.field.as_str()), (reason, field), "{change}");
         assert!(!finding.message.contains("hush"), "no query in a message");
     }
@@ -109,11 +109,11 @@ fn each_mistake_has_its_reason_and_its_field() {
 
 #[test]
 fn a_missing_secret_or_key_is_told_by_name() {
-    let finding = changed(json!({ "secretRef": { "name": "nowhere" } })).resolved_refs.unwrap_err();
+    let finding = changed(&json!({ "secretRef": { "name": "nowhere" } })).resolved_refs.unwrap_err();
     assert_eq!((finding.reason, finding.field.as_str()), (Reason::SecretNotFound, "spec.secretRef.name"));
     assert!(finding.message.contains("shop/nowhere"));
     let finding =
-        changed(json!({ "secretRef": { "name": "signing", "key": "other" } })).resolved_refs.unwrap_err();
+        changed(&json!({ "secretRef": { "name": "signing", "key": "other" } })).resolved_refs.unwrap_err();
     assert_eq!((finding.reason, finding.field.as_str()), (Reason::SecretKeyNotFound, "spec.secretRef.key"));
 }
 
@@ -121,8 +121,8 @@ fn a_missing_secret_or_key_is_told_by_name() {
 fn one_bad_webhook_changes_nothing_for_the_others() {
     let mut world = World::new();
     let alone = world.reconcile().plan.unwrap();
-    world.webhook("shop/broken", json!({ "filter": "event.(" }));
-    world.webhook("shop/unresolved", json!({ "secretRef": { "name": "nowhere" } }));
+    world.webhook("shop/broken", &json!({ "filter": "event.(" }));
+    world.webhook("shop/unresolved", &json!({ "secretRef": { "name": "nowhere" } }));
     assert_eq!(world.reconcile().plan.unwrap(), alone);
 }
 
@@ -144,7 +144,7 @@ fn a_webhook_of_another_namespace_needs_the_auth_servers_leave() {
             .0
             .namespaces
             .insert("shop".to_owned(), BTreeMap::from([("team".to_owned(), "shop".to_owned())]));
-        world.server(spec.clone());
+        world.server(&spec);
         assert_eq!(world.judged().accepted.is_ok(), allowed, "{spec}");
         assert_eq!(world.reconcile().plan.unwrap().webhooks.len(), usize::from(allowed));
     }
@@ -157,7 +157,7 @@ fn selector(key: &str, value: &str) -> Value {
 #[test]
 fn an_auth_server_that_cannot_be_used_has_no_plan_and_says_why() {
     let mut world = World::new();
-    world.server(json!({
+    world.server(&json!({
         "ingest": { "signingKeyRef": { "name": "nowhere", "key": "key" } },
         "egress": { "allow": ["10.0.0.0"] },
         "allowedNamespaces": { "from": "All" },
@@ -190,7 +190,7 @@ fn a_rotation_is_two_keys_the_current_one_first() {
 fn what_is_odd_but_works_is_a_warning() {
     let mut world = World::new();
     world.secret("shop/signing", &[("signingKey", "short\n")]);
-    world.webhook("shop/mail", json!({ "events": ["PostSignIn", "User.*", "Not.Yet"] }));
+    world.webhook("shop/mail", &json!({ "events": ["PostSignIn", "User.*", "Not.Yet"] }));
     let judged = world.judged();
     assert!(judged.is_ready());
     let reasons: Vec<_> =
@@ -208,13 +208,13 @@ fn what_is_odd_but_works_is_a_warning() {
 #[test]
 fn the_webhooks_words_win_over_the_auth_servers_and_those_over_ours() {
     let mut world = World::new();
-    world.server(json!({
+    world.server(&json!({
         "allowedNamespaces": { "from": "All" },
         "defaults": { "delivery": { "timeoutSeconds": 7, "concurrency": 2, "retry": { "maxBackoffSeconds": 60 } } },
     }));
     world.webhook(
         "shop/mail",
-        json!({ "delivery": { "concurrency": 9, "retry": { "initialBackoffSeconds": 1 } } }),
+        &json!({ "delivery": { "concurrency": 9, "retry": { "initialBackoffSeconds": 1 } } }),
     );
     let delivery = world.reconcile().plan.unwrap().webhooks[0].delivery.clone();
     assert_eq!((delivery.timeout_seconds, delivery.concurrency), (7, 9));
@@ -226,7 +226,7 @@ fn a_service_is_spoken_to_in_the_webhooks_own_namespace_over_plain_http() {
     let mut world = World::new();
     world.webhook(
         "shop/mail",
-        json!({ "endpoint": { "serviceRef": { "name": "mailer", "port": 8080, "path": "/hook" } } }),
+        &json!({ "endpoint": { "serviceRef": { "name": "mailer", "port": 8080, "path": "/hook" } } }),
     );
     let endpoint = world.reconcile().plan.unwrap().webhooks[0].endpoint.clone();
     assert_eq!((endpoint.url.as_str(), endpoint.in_cluster), ("http://mailer.shop.svc:8080/hook", true));

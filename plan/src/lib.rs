@@ -131,7 +131,7 @@ pub enum Format {
     /// The body byte for byte as it arrived.
     #[default]
     Native,
-    /// CloudEvents 1.0, structured JSON.
+    /// `CloudEvents` 1.0, structured JSON.
     CloudEvents,
 }
 

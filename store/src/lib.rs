@@ -303,10 +303,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("tidings-data"),
-            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_age: Duration::from_hours(168),
             max_bytes: 4 << 30,
             min_free_bytes: 64 << 20,
-            dedupe_window: Duration::from_secs(300),
+            dedupe_window: Duration::from_mins(5),
             accept_data_loss: false,
         }
     }

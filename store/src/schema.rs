@@ -79,7 +79,7 @@ pub(crate) fn event_of(row: &Row<'_>) -> Result<Event, RowError> {
     Ok(Event { seq, id, name: name.into(), received_ms: row.get(1)?, body })
 }
 
-/// SQLite's integers have a sign; places stay far below 2^63.
+/// `SQLite`'s integers have a sign; places stay far below 2^63.
 pub(crate) fn to_i64(seq: Seq) -> i64 {
     i64::try_from(seq.0).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The store on SQLite: a database in write-ahead mode, one writer, a few readers.
+//! The store on `SQLite`: a database in write-ahead mode, one writer, a few readers.
 //!
 //! `tidings.db` holds everything, `tidings.db-wal` what was not brought into it yet, `acked` the
 //! witness, `lock` keeps a second process out.
@@ -27,7 +27,7 @@ pub(crate) const DATABASE: &str = "tidings.db";
 
 const WAY_OUT: &str = "Restore the data folder from a backup, or move it away to start with an empty log";
 
-/// A store on SQLite. See the contract at the head of this crate.
+/// A store on `SQLite`. See the contract at the head of this crate.
 #[derive(Debug)]
 pub struct SqliteStore {
     settings: Settings,
@@ -131,7 +131,7 @@ impl SqliteStore {
         }
     }
 
-    fn from_tail(&self, seq: Seq) -> Option<Arc<Event>> {
+    fn in_tail(&self, seq: Seq) -> Option<Arc<Event>> {
         self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).get(seq)
     }
 }
@@ -170,7 +170,7 @@ impl Store for SqliteStore {
     }
 
     fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
-        if let Some(event) = self.from_tail(seq) {
+        if let Some(event) = self.in_tail(seq) {
             return Ok(Some(event));
         }
         self.with_reader(|db| {

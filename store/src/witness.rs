@@ -1,6 +1,6 @@
 //! The witness: the last acknowledged event's place, in a small file beside the database.
 //!
-//! SQLite takes a damaged frame of its write-ahead log for the log's end, and drops what follows without
+//! `SQLite` takes a damaged frame of its write-ahead log for the log's end, and drops what follows without
 //! a word. The witness is written before an append is answered, without a sync of its own: it survives
 //! the process, and after a power cut it is at most too low. So a log that ends below it has lost events
 //! that were acknowledged, and that is told instead of passed over.

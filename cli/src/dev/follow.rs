@@ -57,7 +57,7 @@ impl Manifests {
         true
     }
 
-    /// The plan; `None` while the AuthServer cannot be used: the one before runs on.
+    /// The plan; `None` while the `AuthServer` cannot be used: the one before runs on.
     pub(super) fn plan(&self) -> Option<&Plan> {
         self.outcome.plan.as_ref()
     }
@@ -111,7 +111,7 @@ fn generation_of(webhook: &Webhook) -> i64 {
     i64::from(crc32fast::hash(&text)).max(1)
 }
 
-/// The one AuthServer, or the one that was named.
+/// The one `AuthServer`, or the one that was named.
 fn choose(loaded: &Loaded, named: Option<ObjectName>) -> Result<ObjectName, DevError> {
     let servers: Vec<_> = loaded.objects.auth_servers.keys().collect();
     let list = || servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -136,7 +136,9 @@ fn choose(loaded: &Loaded, named: Option<ObjectName>) -> Result<ObjectName, DevE
 
 fn stamp(paths: &[PathBuf]) -> Vec<Stamp> {
     let mut stamps = Vec::new();
-    paths.iter().for_each(|path| stamp_one(path, &mut stamps));
+    for path in paths {
+        stamp_one(path, &mut stamps);
+    }
     stamps.sort();
     stamps
 }

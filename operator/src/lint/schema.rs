@@ -43,7 +43,7 @@ impl Walk {
                 self.number(schema, number.as_f64().unwrap_or_default(), path);
             }
             ("number", Value::Number(number)) => {
-                self.number(schema, number.as_f64().unwrap_or_default(), path)
+                self.number(schema, number.as_f64().unwrap_or_default(), path);
             }
             ("boolean", Value::Bool(_)) | ("", _) => {}
             _ => self.find(path, format!("{} is expected here, not {}", article(wanted), kind_of(value))),

@@ -35,7 +35,7 @@ struct Arguments {
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let arguments = Arguments::parse();
-    println!("{:<52} {:>14}  {}", "figure", "measured", "against");
+    println!("{:<52} {:>14}  against", "figure", "measured");
     for (name, run) in scenarios::ALL {
         if arguments.scenarios.is_empty() || arguments.scenarios.iter().any(|wanted| wanted == name) {
             run(&arguments).await;
