@@ -9,6 +9,9 @@ const KEY: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const BODY: &[u8] = br#"{"event":"PostSignIn"}"#;
 const NOW: i64 = 1_700_000_000;
 
+/// Key, headers, body, and what the hint says.
+type Case<'a> = (&'a str, Vec<(String, String)>, &'a [u8], &'a str);
+
 fn headers(key: &str, time: &str, body: &[u8]) -> Vec<(String, String)> {
     let signing = SigningKey::new(key).unwrap();
     let seconds = time.parse().unwrap_or_default();
@@ -41,7 +44,6 @@ fn a_request_that_is_right_is_verified_part_by_part() {
 fn each_common_mistake_is_named() {
     let trailing = format!("{KEY}\n");
     let time = NOW.to_string();
-    type Case<'a> = (&'a str, Vec<(String, String)>, &'a [u8], &'a str);
     let cases: [Case<'_>; 5] = [
         (KEY, headers(&KEY["whsec_".len()..], &time, BODY), BODY, "has no \"whsec_\""),
         (&KEY["whsec_".len()..], headers(KEY, &time, BODY), BODY, "begins with \"whsec_\""),
