@@ -1,0 +1,90 @@
+//! A disk that fills up: a small tmpfs in a mount namespace of the sidecar's own, with a ballast file.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+
+use tidings_signature::SigningKey;
+use tidings_tests::client::get;
+use tidings_tests::plan::{plan, webhook};
+use tidings_tests::process::{Home, Process};
+use tidings_tests::receiver::Receiver;
+use tidings_tests::{capture, until};
+use tokio::process::Command;
+
+/// Starts the sidecar with its data on a tmpfs of 32 MiB, of which a ballast takes 20.
+async fn on_a_small_disk(home: &Home, arguments: &[&str]) -> Process {
+    std::fs::create_dir_all(home.data()).unwrap();
+    let script = r#"mount -t tmpfs -o size=32m none "$0" && head -c 20971520 /dev/zero > "$0/ballast" && exec "$@""#;
+    let sidecar = home.sidecar(arguments);
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(home.data());
+    command.arg(sidecar.as_std().get_program()).args(sidecar.as_std().get_args());
+    Process::start(command).await
+}
+
+/// The ballast, as it is seen from outside of the namespace.
+fn ballast(home: &Home, sidecar: &Process) -> PathBuf {
+    let data = home.data();
+    PathBuf::from(format!("/proc/{}/root", sidecar.id())).join(data.strip_prefix("/").unwrap()).join("ballast")
+}
+
+fn event(number: usize) -> (String, Vec<u8>) {
+    let fill = "x".repeat(100_000);
+    let body = format!(r#"{{"event":"User.Created","createdAt":"t{number}","fill":"{fill}"}}"#).into_bytes();
+    let key = SigningKey::new(&capture::signing_key()).unwrap();
+    (format!("logto-signature-sha-256: {}\r\n", key.logto_signature(&body)), body)
+}
+
+/// Fills the disk until an event is refused, frees it, and goes on: what was answered 200 arrives, whole.
+async fn fills_and_recovers(arguments: &[&str]) {
+    let receiver = Receiver::start().await;
+    let home = Home::default();
+    home.put(&plan([webhook("all", &receiver)]));
+    let sidecar = on_a_small_disk(&home, arguments).await;
+    let (mut taken, mut sender) = (Vec::new(), sidecar.sender().await);
+    let refused = loop {
+        let (headers, body) = event(taken.len());
+        let answer = sender.post("/events", &headers, &body).await.unwrap();
+        if answer.status != 200 {
+            break answer;
+        }
+        taken.push(body);
+        assert!(taken.len() < 1000, "the disk never filled up");
+    };
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.head.contains("retry-after: ") && refused.body.contains("NoSpace"), "{} {}", refused.head, refused.body);
+    assert!(taken.len() > 10, "{} were taken before", taken.len());
+    assert_eq!(get(sidecar.admin, "/livez").await.unwrap().status, 200, "it goes on living");
+    std::fs::remove_file(ballast(&home, &sidecar)).unwrap();
+    let (headers, body) = event(taken.len());
+    until("events are taken again", async || {
+        (sidecar.sender().await.post("/events", &headers, &body).await?.status == 200).then_some(())
+    })
+    .await;
+    taken.push(body);
+    let received = receiver.wait_for(taken.len()).await;
+    for body in &taken {
+        assert!(received.iter().any(|one| one.body == body), "an acknowledged event is missing");
+    }
+    sidecar.wait_webhook("shop/all", "all delivered", |webhook| webhook["pending"] == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_refused_before_the_disk_is_full_and_taken_again_when_there_is_space() {
+    fills_and_recovers(&["--min-free-bytes", "4194304"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_really_full_loses_nothing_either() {
+    fills_and_recovers(&["--min-free-bytes", "0"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_tells_of_a_disk_that_is_nearly_full() {
+    let home = Home::default();
+    home.put(&plan([]));
+    let sidecar = home.start_with(&["--min-free-bytes", "18446744073709551615"]).await;
+    let ready = get(sidecar.admin, "/readyz").await.unwrap();
+    assert_eq!((ready.status, ready.body.contains("--min-free-bytes")), (503, true), "{}", ready.body);
+}
