@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The address that was judged is the address that is dialled: names are resolved by [`resolve`] alone,
-//! which hands out only what the policy lets pass. No redirect is followed, no proxy of the environment
-//! is used. One deadline spans everything. A connection is used again where it can be.
+//! which hands out only what the policy lets pass. The client follows no redirect and knows no proxy. One
+//! deadline spans everything. A connection is used again where it can be.
 //!
 //! It must never put a URL's query, a header's value or any of the answer's body into a message.
 
@@ -21,14 +21,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::ServerName;
 use tidings_egress::{Blocked, Egress};
 use tidings_plan::{Endpoint, Tls};
-use url::{Host, Url};
+use url::Url;
 
 use crate::envelope::Envelope;
 use resolve::JudgingResolver;
-use trace::{TRACE, Trace, TraceLayer};
+use trace::{Opened, Secured, TRACE, Trace};
 
 pub use failure::FailureReason;
 pub use trace::Phase;
@@ -39,13 +46,15 @@ const MAX_ANSWER_BYTES: usize = 16 << 10;
 /// How long an unused connection is kept.
 const IDLE_CONNECTION: Duration = Duration::from_secs(90);
 
+type HttpClient = Client<Secured<HttpsConnector<Opened<HttpConnector<JudgingResolver>>>>, Full<Bytes>>;
+
 /// Connects under one policy.
 #[derive(Clone)]
 pub struct Dialer(Arc<Inner>);
 
 struct Inner {
     egress: Arc<Egress>,
-    clients: Mutex<HashMap<ClientKey, Weak<reqwest::Client>>>,
+    clients: Mutex<HashMap<ClientKey, Weak<HttpClient>>>,
 }
 
 /// Endpoints that agree in this share one client, and so its connections.
@@ -54,14 +63,12 @@ struct ClientKey {
     in_cluster: bool,
     https: bool,
     tls: Tls,
-    /// Where a server name stands in for the URL's host: the host that is dialled.
-    dials: Option<String>,
 }
 
 /// The way to one endpoint.
 pub struct EndpointClient {
-    client: Arc<reqwest::Client>,
-    url: Url,
+    client: Arc<HttpClient>,
+    uri: Uri,
     headers: HeaderMap,
 }
 
@@ -83,9 +90,9 @@ pub enum DialError {
     /// The TLS material cannot be used.
     #[error("{0}")]
     Tls(#[from] tls::TlsError),
-    /// The client could not be made.
-    #[error("the client could not be made: {0}")]
-    Client(String),
+    /// The URL is one, and cannot be sent in a request.
+    #[error("the URL cannot be sent in a request: {0}")]
+    Uri(#[from] http::uri::InvalidUri),
 }
 
 /// One attempt.
@@ -131,30 +138,20 @@ impl Dialer {
     /// The way to an endpoint; judges its URL, and the address where the URL holds one.
     pub fn client_for(&self, endpoint: &Endpoint) -> Result<EndpointClient, DialError> {
         let Endpoint { url, in_cluster, headers, tls } = endpoint;
-        let mut url = Url::parse(url)?;
+        let url = Url::parse(url)?;
         self.0.egress.judge_url(&url, *in_cluster)?;
-        let mut made = HeaderMap::with_capacity(headers.len() + 1);
+        let mut made = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {
             let refused = || DialError::Header { name: name.clone() };
             let mut value = HeaderValue::try_from(value.reveal()).map_err(|_| refused())?;
             value.set_sensitive(true);
             made.insert(HeaderName::try_from(name).map_err(|_| refused())?, value);
         }
-        let mut key = ClientKey {
-            in_cluster: *in_cluster,
-            https: url.scheme() == "https",
-            tls: tls.clone(),
-            dials: None,
-        };
-        if let Some(server_name) = tls.server_name.as_deref().filter(|_| key.https) {
-            key.dials = Some(host_of(&url));
-            made.entry(header::HOST).or_insert(host_header(&url)?);
-            url.set_host(Some(server_name))?;
-        }
-        Ok(EndpointClient { client: self.client(key)?, url, headers: made })
+        let key = ClientKey { in_cluster: *in_cluster, https: url.scheme() == "https", tls: tls.clone() };
+        Ok(EndpointClient { client: self.client(key)?, uri: url.as_str().parse()?, headers: made })
     }
 
-    fn client(&self, key: ClientKey) -> Result<Arc<reqwest::Client>, DialError> {
+    fn client(&self, key: ClientKey) -> Result<Arc<HttpClient>, DialError> {
         let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
@@ -165,20 +162,24 @@ impl Dialer {
         Ok(client)
     }
 
-    fn build(&self, key: &ClientKey) -> Result<reqwest::Client, DialError> {
-        let resolver = JudgingResolver::new(Arc::clone(&self.0.egress), key.in_cluster, key.dials.clone());
-        reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .http1_only()
-            .retry(reqwest::retry::never())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .dns_resolver(Arc::new(resolver))
-            .connector_layer(TraceLayer)
-            .tls_backend_preconfigured(tls::config(&key.tls, key.https)?)
-            .build()
-            .map_err(|error| DialError::Client(error.to_string()))
+    fn build(&self, key: &ClientKey) -> Result<HttpClient, DialError> {
+        let mut tcp = HttpConnector::new_with_resolver(JudgingResolver::new(
+            Arc::clone(&self.0.egress),
+            key.in_cluster,
+        ));
+        // The policy has judged the scheme; TLS goes on top of it.
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let mut connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls::config(&key.tls, key.https)?).https_or_http();
+        if let Some(name) = key.tls.server_name.clone() {
+            let name = ServerName::try_from(name).map_err(|_| tls::TlsError::ServerName)?;
+            connector = connector.with_server_name_resolver(FixedServerNameResolver::new(name));
+        }
+        let connector = Secured(connector.enable_http1().wrap_connector(Opened(tcp)));
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_CONNECTION);
+        Ok(client.build(connector))
     }
 }
 
@@ -203,25 +204,26 @@ impl EndpointClient {
     }
 
     async fn exchange(&self, Envelope { headers, body }: Envelope) -> Outcome {
-        let mut request = reqwest::Request::new(reqwest::Method::POST, self.url.clone());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
-        *request.body_mut() = Some(body.into());
-        let mut response = match self.client.execute(request).await {
+        let response = match self.client.request(request).await {
             Ok(response) => response,
             Err(error) => return failure::outcome(&error, now(Phase::Waiting)),
         };
         trace::reached(Phase::Reading);
         let code = response.status().as_u16();
         let retry_after = retry_after(response.headers());
-        let mut read = 0;
+        let (mut body, mut read) = (response.into_body(), 0);
         while read < MAX_ANSWER_BYTES {
-            match response.chunk().await {
-                Ok(Some(chunk)) => read += chunk.len(),
-                Ok(None) => break,
-                Err(error) => return failure::outcome(&error, Phase::Reading),
+            match body.frame().await {
+                Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                None => break,
+                Some(Err(error)) => return failure::outcome(&error, Phase::Reading),
             }
         }
         Outcome::Status { code, retry_after }
@@ -230,7 +232,7 @@ impl EndpointClient {
 
 impl fmt::Debug for EndpointClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EndpointClient({})", self.url.host_str().unwrap_or_default())
+        write!(f, "EndpointClient({})", self.uri.host().unwrap_or_default())
     }
 }
 
@@ -247,20 +249,4 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let at = httpdate::parse_http_date(text).ok()?;
     Some(at.duration_since(std::time::SystemTime::now()).unwrap_or_default())
-}
-
-/// The host as a resolver takes it.
-fn host_of(url: &Url) -> String {
-    match url.host() {
-        Some(Host::Domain(name)) => name.to_owned(),
-        Some(Host::Ipv4(v4)) => v4.to_string(),
-        Some(Host::Ipv6(v6)) => v6.to_string(),
-        None => String::new(),
-    }
-}
-
-fn host_header(url: &Url) -> Result<HeaderValue, DialError> {
-    let host = url.host_str().unwrap_or_default();
-    let text = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    HeaderValue::try_from(text).map_err(|_| DialError::Header { name: "host".to_owned() })
 }

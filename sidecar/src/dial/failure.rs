@@ -55,7 +55,7 @@ impl FailureReason {
 }
 
 /// The outcome of an exchange that ended in an error while it was in this phase.
-pub(super) fn outcome(error: &reqwest::Error, phase: Phase) -> Outcome {
+pub(super) fn outcome(error: &(dyn Error + 'static), phase: Phase) -> Outcome {
     let (reason, phase, message) = match cause(error) {
         Cause::Forbidden(Forbidden(blocked)) => {
             (FailureReason::AddressBlocked, Phase::Dns, blocked.to_string())
@@ -71,7 +71,7 @@ pub(super) fn outcome(error: &reqwest::Error, phase: Phase) -> Outcome {
             let message = format!("the TLS handshake failed: {}", innermost(error));
             (FailureReason::TlsFailed, phase, message)
         }
-        Cause::Other if error.is_connect() => {
+        Cause::Other if matches!(phase, Phase::Dns | Phase::Connect) => {
             let message = format!("the connection could not be opened: {}", innermost(error));
             (FailureReason::ConnectFailed, Phase::Connect, message)
         }
@@ -83,7 +83,7 @@ pub(super) fn outcome(error: &reqwest::Error, phase: Phase) -> Outcome {
     Outcome::Failed { phase, reason, message }
 }
 
-fn cause(error: &reqwest::Error) -> Cause<'_> {
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Cause<'a> {
     for error in chain(error) {
         if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
             return Cause::Forbidden(forbidden);
@@ -102,14 +102,13 @@ fn cause(error: &reqwest::Error) -> Cause<'_> {
 }
 
 /// The error and what it comes from, down to what an I/O error wraps.
-fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let first: &(dyn Error + 'static) = error;
-    std::iter::successors(Some(first), |&error| {
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
     })
 }
 
-fn innermost(error: &reqwest::Error) -> String {
+fn innermost(error: &(dyn Error + 'static)) -> String {
     chain(error).last().map_or_else(String::new, ToString::to_string)
 }

@@ -5,10 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use futures_util::future::BoxFuture;
+use hyper_util::client::legacy::connect::dns::Name;
 use tidings_egress::{Blocked, Egress};
 use tokio::sync::Semaphore;
+use tower_service::Service;
 
 use super::trace::{Phase, reached};
 
@@ -26,25 +29,33 @@ pub(super) struct Unresolved(String);
 pub(super) struct Forbidden(pub(super) Blocked);
 
 /// Resolves under a policy.
+#[derive(Clone)]
 pub(super) struct JudgingResolver {
     egress: Arc<Egress>,
     in_cluster: bool,
-    /// Resolved in place of whatever name is asked for.
-    dials: Option<Arc<str>>,
 }
+
+type Answer = Result<std::vec::IntoIter<SocketAddr>, Box<dyn std::error::Error + Send + Sync>>;
 
 // === impl JudgingResolver ===
 
 impl JudgingResolver {
-    pub(super) fn new(egress: Arc<Egress>, in_cluster: bool, dials: Option<String>) -> Self {
-        Self { egress, in_cluster, dials: dials.map(Arc::from) }
+    pub(super) fn new(egress: Arc<Egress>, in_cluster: bool) -> Self {
+        Self { egress, in_cluster }
     }
 }
 
-impl Resolve for JudgingResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for JudgingResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Answer>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let (egress, in_cluster) = (Arc::clone(&self.egress), self.in_cluster);
-        let name = self.dials.as_deref().unwrap_or(name.as_str()).to_owned();
         Box::pin(async move {
             reached(Phase::Dns);
             // Never closed.
@@ -53,7 +64,7 @@ impl Resolve for JudgingResolver {
             let found: Vec<_> = found.map_err(|error| Unresolved(error.to_string()))?.collect();
             let passed = judge(&egress, in_cluster, found)?;
             reached(Phase::Connect);
-            Ok(Box::new(passed.into_iter()) as Addrs)
+            Ok(passed.into_iter())
         })
     }
 }

@@ -5,17 +5,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::client::{
-    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
-    Tls13ClientSessionValue,
-};
+use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, NamedGroup, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tidings_plan::Tls;
-
-use super::trace::{Phase, reached};
 
 /// How many servers' sessions are kept to be resumed.
 const SESSIONS: usize = 64;
@@ -47,17 +42,15 @@ pub enum TlsError {
     /// They do not fit each other.
     #[error("tls: {0}")]
     Unfit(#[from] rustls::Error),
+    /// The server name is none.
+    #[error("tls.serverName: this is no host name")]
+    ServerName,
     /// There is nothing to trust.
     #[error(
         "the system has no certificates to trust: install its ca-certificates, or name a CA in tls.caSecretRef"
     )]
     NoRoots,
 }
-
-/// The session cache, which is asked as the first thing of a handshake: that is how an attempt knows
-/// that its TCP connection stands.
-#[derive(Debug)]
-struct TracedSessions(ClientSessionMemoryCache);
 
 /// The settings for an endpoint. One that is not https gets empty ones.
 pub(super) fn config(tls: &Tls, https: bool) -> Result<ClientConfig, TlsError> {
@@ -75,7 +68,7 @@ pub(super) fn config(tls: &Tls, https: bool) -> Result<ClientConfig, TlsError> {
         }
         _ => return Err(TlsError::Incomplete),
     };
-    config.resumption = Resumption::store(Arc::new(TracedSessions(ClientSessionMemoryCache::new(SESSIONS))));
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(config)
 }
 
@@ -88,39 +81,4 @@ fn roots(tls: &Tls) -> Result<Arc<RootCertStore>, TlsError> {
         roots.add(certificate.map_err(|_| TlsError::Ca)?).map_err(|_| TlsError::Ca)?;
     }
     if roots.is_empty() { Err(TlsError::Ca) } else { Ok(Arc::new(roots)) }
-}
-
-// === impl TracedSessions ===
-
-impl ClientSessionStore for TracedSessions {
-    fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
-        self.0.set_kx_hint(server_name, group);
-    }
-
-    fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
-        reached(Phase::Tls);
-        self.0.kx_hint(server_name)
-    }
-
-    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.0.set_tls12_session(server_name, value);
-    }
-
-    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        reached(Phase::Tls);
-        self.0.tls12_session(server_name)
-    }
-
-    fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
-        self.0.remove_tls12_session(server_name);
-    }
-
-    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.0.insert_tls13_ticket(server_name, value);
-    }
-
-    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        reached(Phase::Tls);
-        self.0.take_tls13_ticket(server_name)
-    }
 }

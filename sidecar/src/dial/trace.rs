@@ -1,14 +1,15 @@
 //! How far an attempt came, noted by those who take it there.
 //!
 //! The client polls its connector within the attempt's own task, so a task-local value reaches the
-//! resolver, the connector and the TLS session look-up without any of them knowing of attempts.
+//! resolver and the connectors without any of them knowing of attempts.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
-use tower_layer::Layer;
+use futures_util::future::BoxFuture;
+use http::Uri;
+use http::uri::Scheme;
 use tower_service::Service;
 
 /// How far an attempt came.
@@ -30,7 +31,6 @@ pub enum Phase {
 #[derive(Debug)]
 pub(super) struct Trace {
     phase: AtomicU8,
-    connecting: AtomicBool,
     connected: AtomicBool,
 }
 
@@ -39,13 +39,13 @@ tokio::task_local! {
     pub(super) static TRACE: Arc<Trace>;
 }
 
-/// Notes when a connection is opened, and when it is there.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TraceLayer;
-
-/// A connector that is watched.
+/// A connector of which the beginning and the end are noted: TCP.
 #[derive(Debug, Clone)]
-pub(super) struct Traced<S>(S);
+pub(super) struct Opened<S>(pub(super) S);
+
+/// A connector of which the end is noted: TCP, and TLS where the URL asks for it.
+#[derive(Debug, Clone)]
+pub(super) struct Secured<S>(pub(super) S);
 
 // === impl Phase ===
 
@@ -80,11 +80,7 @@ impl Phase {
 impl Default for Trace {
     /// Until a connection is opened, the attempt waits on one that is there.
     fn default() -> Self {
-        Self {
-            phase: AtomicU8::new(Phase::Waiting as u8),
-            connecting: AtomicBool::new(false),
-            connected: AtomicBool::new(false),
-        }
+        Self { phase: AtomicU8::new(Phase::Waiting as u8), connected: AtomicBool::new(false) }
     }
 }
 
@@ -111,42 +107,57 @@ pub(super) fn reached(phase: Phase) {
     let _ = TRACE.try_with(|trace| trace.reach(phase));
 }
 
-// === impl TraceLayer ===
+// === impl Opened ===
 
-impl<S> Layer<S> for TraceLayer {
-    type Service = Traced<S>;
-
-    fn layer(&self, inner: S) -> Traced<S> {
-        Traced(inner)
-    }
-}
-
-// === impl Traced ===
-
-impl<S, R> Service<R> for Traced<S>
+impl<S> Service<Uri> for Opened<S>
 where
-    S: Service<R>,
+    S: Service<Uri>,
     S::Future: Send + 'static,
     S::Response: 'static,
     S::Error: 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(context)
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
-        let connecting = self.0.call(request);
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let is_https = uri.scheme() == Some(&Scheme::HTTPS);
+        let connecting = self.0.call(uri);
         Box::pin(async move {
-            let began = TRACE.try_with(|trace| trace.connecting.store(true, Ordering::Relaxed)).is_ok();
             reached(Phase::Connect);
             let connection = connecting.await?;
-            if began {
-                let _ = TRACE.try_with(|trace| trace.connected.store(true, Ordering::Relaxed));
-            }
+            reached(if is_https { Phase::Tls } else { Phase::Waiting });
+            Ok(connection)
+        })
+    }
+}
+
+// === impl Secured ===
+
+impl<S> Service<Uri> for Secured<S>
+where
+    S: Service<Uri>,
+    S::Future: Send + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move {
+            let connection = connecting.await?;
+            let _ = TRACE.try_with(|trace| trace.connected.store(true, Ordering::Relaxed));
             reached(Phase::Waiting);
             Ok(connection)
         })
