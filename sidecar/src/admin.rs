@@ -52,7 +52,7 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
 /// Ready once a plan runs and events are taken; the reasons stand in the answer.
 fn ready<S: Store>(parts: &Parts<S>) -> Response<Full<Bytes>> {
     let mut reasons = Vec::new();
-    if parts.engine.applied().digest.is_empty() {
+    if !parts.receiver.takes_events() {
         reasons.push("no plan yet: waiting for one".to_owned());
     }
     if let Err(error) = parts.engine.store().writable() {

@@ -79,7 +79,10 @@ async fn micros(client: &impl Post) -> f64 {
         .map(|_| {
             let (client, body, left) = (client.clone(), body.clone(), Arc::clone(&left));
             tokio::spawn(async move {
-                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                while left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                    .is_ok()
+                {
                     client.post(body.clone()).await;
                 }
             })
@@ -106,7 +109,9 @@ async fn receiver() -> SocketAddr {
                 Ok::<_, hyper::Error>(Response::new(Full::<Bytes>::default()))
             });
             tokio::spawn(async move {
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), answer)
+                    .await;
             });
         }
     });
