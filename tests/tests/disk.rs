@@ -15,7 +15,8 @@ use tokio::process::Command;
 /// Starts the sidecar with its data on a tmpfs of 32 MiB, of which a ballast takes 20.
 async fn on_a_small_disk(home: &Home, arguments: &[&str]) -> Process {
     std::fs::create_dir_all(home.data()).unwrap();
-    let script = r#"mount -t tmpfs -o size=32m none "$0" && head -c 20971520 /dev/zero > "$0/ballast" && exec "$@""#;
+    let script =
+        r#"mount -t tmpfs -o size=32m none "$0" && head -c 20971520 /dev/zero > "$0/ballast" && exec "$@""#;
     let sidecar = home.sidecar(arguments);
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(home.data());
@@ -26,7 +27,9 @@ async fn on_a_small_disk(home: &Home, arguments: &[&str]) -> Process {
 /// The ballast, as it is seen from outside of the namespace.
 fn ballast(home: &Home, sidecar: &Process) -> PathBuf {
     let data = home.data();
-    PathBuf::from(format!("/proc/{}/root", sidecar.id())).join(data.strip_prefix("/").unwrap()).join("ballast")
+    PathBuf::from(format!("/proc/{}/root", sidecar.id()))
+        .join(data.strip_prefix("/").unwrap())
+        .join("ballast")
 }
 
 fn event(number: usize) -> (String, Vec<u8>) {
@@ -53,7 +56,12 @@ async fn fills_and_recovers(arguments: &[&str]) {
         assert!(taken.len() < 1000, "the disk never filled up");
     };
     assert_eq!(refused.status, 503, "{}", refused.body);
-    assert!(refused.head.contains("retry-after: ") && refused.body.contains("NoSpace"), "{} {}", refused.head, refused.body);
+    assert!(
+        refused.head.contains("retry-after: ") && refused.body.contains("NoSpace"),
+        "{} {}",
+        refused.head,
+        refused.body
+    );
     assert!(taken.len() > 10, "{} were taken before", taken.len());
     assert_eq!(get(sidecar.admin, "/livez").await.unwrap().status, 200, "it goes on living");
     std::fs::remove_file(ballast(&home, &sidecar)).unwrap();
