@@ -262,7 +262,8 @@ pub trait Store: Send + Sync + 'static {
     /// Saves what lanes changed; contract 4.
     fn save(&self, changes: Changes) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Takes the one subscription; `None` when it is taken. Events from [`Store::head`] at this moment on.
+    /// Takes the one subscription; `None` when it is taken. It holds every event since the store was
+    /// opened: who needs none of them drops it, else appends wait once [`SUBSCRIPTION_BOUND`] are held.
     fn subscribe(&self) -> Option<mpsc::Receiver<Arc<Event>>>;
 
     /// Up to `max_events` and about `max_bytes` of bodies (at least one event) with `seq > after`.

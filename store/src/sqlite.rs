@@ -170,6 +170,9 @@ impl Store for SqliteStore {
     }
 
     fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+        if seq < self.oldest() {
+            return Ok(None);
+        }
         if let Some(event) = self.in_tail(seq) {
             return Ok(Some(event));
         }

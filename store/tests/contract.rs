@@ -1,0 +1,339 @@
+//! The contract at the head of the crate, point by point, on real files.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tidings_store::{
+    AppendError, Appended, Changes, Cursor, DeadLetter, LaneChange, NewEvent, RetryRow, Seq, Settings,
+    SqliteStore, Store, StoreError,
+};
+
+fn settings(dir: &TempDir) -> Settings {
+    Settings { dir: dir.path().join("data"), min_free_bytes: 0, ..Settings::default() }
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis())
+        .unwrap()
+}
+
+fn event(number: u64) -> NewEvent {
+    let mut fingerprint = [0; 16];
+    fingerprint[..8].copy_from_slice(&number.to_le_bytes());
+    let body = Bytes::from(format!("body {number}"));
+    NewEvent { name: "User.Created".into(), fingerprint, received_ms: now_ms(), body }
+}
+
+async fn append(store: &SqliteStore, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        assert_eq!(store.append(event(number)).await.unwrap(), Appended::New(Seq(number)));
+    }
+}
+
+fn lane(name: &str, cursor: Cursor) -> LaneChange {
+    LaneChange { lane: name.to_owned(), cursor: Some(cursor), ..LaneChange::default() }
+}
+
+fn cursor(uid: &str, floor: u64) -> Cursor {
+    Cursor { uid: uid.to_owned(), floor: Seq(floor), state: "{}".to_owned(), ..Cursor::default() }
+}
+
+fn row(seq: u64) -> RetryRow {
+    RetryRow { seq: Seq(seq), attempts: 2, first_attempt_ms: 3, due_ms: 4, key: u64::MAX }
+}
+
+#[tokio::test]
+async fn appended_events_are_there_after_the_store_is_opened_again() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=300).await;
+    drop(store);
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    assert_eq!((store.oldest(), store.head()), (Seq(1), Seq(300)));
+    let all = store.read(Seq(0), 1000, usize::MAX).unwrap();
+    assert_eq!(all.len(), 300);
+    assert!(
+        all.iter()
+            .zip(1..)
+            .all(|(event, number)| event.body == format!("body {number}").as_bytes()
+                && event.seq == Seq(number))
+    );
+    assert_eq!(store.get(Seq(7)).unwrap().unwrap().id, all[6].id, "an id stays");
+    append(&store, 301..=301).await;
+}
+
+#[tokio::test]
+async fn waiting_appends_are_numbered_without_a_gap_and_announced_in_order() {
+    let dir = TempDir::new().unwrap();
+    let store = std::sync::Arc::new(SqliteStore::open(settings(&dir)).unwrap());
+    let mut events = store.subscribe().unwrap();
+    assert!(store.subscribe().is_none(), "there is one subscription");
+    let appends = (1..=500_u64).map(|number| {
+        let store = std::sync::Arc::clone(&store);
+        tokio::spawn(async move { store.append(event(number)).await.unwrap() })
+    });
+    let mut given = Vec::new();
+    for append in appends.collect::<Vec<_>>() {
+        let Appended::New(seq) = append.await.unwrap() else { panic!("new") };
+        given.push(seq.0);
+    }
+    given.sort_unstable();
+    assert_eq!(given, (1..=500).collect::<Vec<_>>());
+    for seq in 1..=500 {
+        assert_eq!(events.recv().await.unwrap().seq, Seq(seq));
+    }
+}
+
+#[tokio::test]
+async fn an_announced_event_is_on_disk_already() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    let mut events = store.subscribe().unwrap();
+    append(&store, 1..=1).await;
+    let announced = events.recv().await.unwrap();
+    // Another reader of the same files sees it.
+    let copy = copy_of(&dir);
+    let other = SqliteStore::open(settings(&copy)).unwrap();
+    assert_eq!(other.get(announced.seq).unwrap().unwrap().body, announced.body);
+}
+
+#[tokio::test]
+async fn the_same_event_is_stored_once_within_the_window_also_over_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=1).await;
+    assert_eq!(store.append(event(1)).await.unwrap(), Appended::Duplicate);
+    drop(store);
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    assert_eq!(store.append(event(1)).await.unwrap(), Appended::Duplicate);
+    let later = NewEvent { received_ms: now_ms() + 301_000, ..event(1) };
+    assert_eq!(
+        store.append(later).await.unwrap(),
+        Appended::New(Seq(2)),
+        "beyond the window it is another one"
+    );
+}
+
+#[tokio::test]
+async fn what_lanes_save_comes_back_whole() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=9).await;
+    let busy = Cursor { settled: vec![(Seq(3), Seq(4)), (Seq(7), Seq(9))], ..cursor("a", 1) };
+    let letter = DeadLetter {
+        seq: Seq(5),
+        name: "User.Created".into(),
+        attempts: 9,
+        at_ms: 8,
+        reason: "HttpStatus".into(),
+        status_code: Some(400),
+    };
+    let mut change = lane("shop/busy", busy.clone());
+    (change.put, change.dead) = (vec![row(2), row(5), row(6)], vec![letter.clone()]);
+    let idle = lane("shop/idle", Cursor { idle: true, ..cursor("b", 2) });
+    store.save(Changes { idle_floor: Some(Seq(9)), lanes: vec![change, idle] }).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    let saved = store.lanes().unwrap();
+    assert_eq!(saved[0].cursor, busy);
+    assert_eq!(
+        (saved[0].rows.clone(), saved[0].dead_letters),
+        (vec![row(2), row(6)], 1),
+        "a dead letter has no row"
+    );
+    assert_eq!(store.dead_letters("shop/busy", 10).unwrap(), [letter]);
+    assert_eq!(saved[1].cursor.floor, Seq(9), "an idle lane stands at the idle floor");
+    let mut settled = lane("shop/busy", cursor("a", 9));
+    settled.remove = vec![Seq(2)];
+    store.save(Changes { idle_floor: None, lanes: vec![settled] }).await.unwrap();
+    assert_eq!(store.lanes().unwrap()[0].rows, [row(6)]);
+    store
+        .save(Changes {
+            idle_floor: None,
+            lanes: vec![LaneChange { lane: "shop/busy".into(), ..LaneChange::default() }],
+        })
+        .await
+        .unwrap();
+    assert_eq!(store.lanes().unwrap().len(), 1);
+    assert!(store.dead_letters("shop/busy", 10).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn under_the_free_space_guard_appends_are_refused_and_saves_go_on() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(Settings { min_free_bytes: u64::MAX, ..settings(&dir) }).unwrap();
+    let refused = store.append(event(1)).await.unwrap_err();
+    assert!(matches!(refused, AppendError::NoSpace { .. }), "{refused}");
+    assert!(store.writable().is_err());
+    assert!(refused.to_string().contains("--min-free-bytes"));
+    store.save(Changes { idle_floor: None, lanes: vec![lane("shop/a", cursor("a", 0))] }).await.unwrap();
+    assert_eq!(store.lanes().unwrap().len(), 1);
+    drop(store);
+    append(&SqliteStore::open(settings(&dir)).unwrap(), 1..=1).await;
+}
+
+async fn until_oldest(store: &SqliteStore, oldest: u64) {
+    let began = std::time::Instant::now();
+    while store.oldest() != Seq(oldest) {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "the log begins at {:?}, not at {oldest}",
+            store.oldest()
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn events_beyond_their_age_are_removed_from_the_head() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(Settings { max_age: Duration::from_secs(3600), ..settings(&dir) }).unwrap();
+    for number in 1..=5_u64 {
+        let old = NewEvent { received_ms: now_ms() - 7_200_000, ..event(number) };
+        store.append(old).await.unwrap();
+    }
+    append(&store, 6..=8).await;
+    until_oldest(&store, 6).await;
+    assert_eq!(store.get(Seq(5)).unwrap(), None);
+    assert_eq!(store.read(Seq(0), 10, usize::MAX).unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_oldest_events_beyond_the_bytes_are_removed_and_a_log_that_is_empty_goes_on_counting() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(Settings { max_bytes: 12, ..settings(&dir) }).unwrap();
+    append(&store, 1..=4).await;
+    until_oldest(&store, 3).await;
+    drop(store);
+    let none = Settings { max_age: Duration::ZERO, ..settings(&dir) };
+    let store = SqliteStore::open(none.clone()).unwrap();
+    until_oldest(&store, 5).await;
+    drop(store);
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    assert_eq!((store.oldest(), store.head()), (Seq(5), Seq(4)));
+    append(&store, 5..=5).await;
+}
+
+/// The files as they are now: what a crash would leave.
+fn copy_of(dir: &TempDir) -> TempDir {
+    let copy = TempDir::new().unwrap();
+    std::fs::create_dir(copy.path().join("data")).unwrap();
+    for entry in std::fs::read_dir(dir.path().join("data")).unwrap().flatten() {
+        std::fs::copy(entry.path(), copy.path().join("data").join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+fn damage(dir: &TempDir, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = dir.path().join("data").join(file);
+    let mut bytes = std::fs::read(&path).unwrap();
+    change(&mut bytes);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+fn open_damaged(dir: &TempDir) -> StoreError {
+    SqliteStore::open(settings(dir)).expect_err("the damage is seen")
+}
+
+/// A store that was closed in order: everything stands in the database's file.
+async fn closed_store(events: u64) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    drop(store.subscribe());
+    append(&store, 1..=events).await;
+    store.close().await.unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn a_log_that_lost_its_end_is_said_to_be_damaged_by_name_and_never_reuses_a_place() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=50).await;
+    let crashed = copy_of(&dir);
+    damage(&crashed, "tidings.db-wal", |wal| wal.truncate(wal.len() * 2 / 3));
+    let error = open_damaged(&crashed);
+    let StoreError::Damaged { path, way_out, .. } = &error else { panic!("{error}") };
+    assert!(path.ends_with("tidings.db-wal") && way_out.contains("--accept-data-loss"), "{error}");
+    let store = SqliteStore::open(Settings { accept_data_loss: true, ..settings(&crashed) }).unwrap();
+    assert_eq!(store.append(event(51)).await.unwrap(), Appended::New(Seq(51)));
+}
+
+#[tokio::test]
+async fn a_flipped_byte_of_the_write_ahead_log_is_not_passed_over() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=50).await;
+    let crashed = copy_of(&dir);
+    damage(&crashed, "tidings.db-wal", |wal| {
+        let middle = wal.len() / 2;
+        wal[middle] ^= 1;
+    });
+    assert!(matches!(open_damaged(&crashed), StoreError::Damaged { .. }));
+}
+
+#[tokio::test]
+async fn a_database_that_was_cut_or_overwritten_is_said_to_be_damaged_by_name() {
+    let cut = closed_store(2000).await;
+    damage(&cut, "tidings.db", |bytes| bytes.truncate(bytes.len() / 2));
+    let header = closed_store(10).await;
+    damage(&header, "tidings.db", |bytes| bytes[..100].fill(0xff));
+    for dir in [cut, header] {
+        let error = open_damaged(&dir);
+        assert!(
+            matches!(&error, StoreError::Damaged { path, .. } if path.ends_with("tidings.db")),
+            "{error}"
+        );
+        assert!(error.to_string().contains("Restore the data folder from a backup"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_byte_of_a_body_is_found_when_the_event_is_read() {
+    let dir = closed_store(1000).await;
+    damage(&dir, "tidings.db", |bytes| {
+        let at = bytes.windows(8).position(|window| window == b"body 500").expect("the body");
+        bytes[at] ^= 1;
+    });
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    assert!(store.get(Seq(499)).unwrap().is_some());
+    let error = store.get(Seq(500)).unwrap_err();
+    assert!(matches!(&error, StoreError::Damaged { path, .. } if path.ends_with("tidings.db")), "{error}");
+    assert!(error.to_string().contains("event 500"), "{error}");
+}
+
+#[tokio::test]
+async fn a_foreign_database_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let foreign = rusqlite::Connection::open(data.join("tidings.db")).unwrap();
+    foreign.execute_batch("CREATE TABLE other (x)").unwrap();
+    drop(foreign);
+    let before = std::fs::read(data.join("tidings.db")).unwrap();
+    let error = SqliteStore::open(settings(&dir)).unwrap_err();
+    assert!(error.to_string().contains("not a Tidings store"), "{error}");
+    assert_eq!(std::fs::read(data.join("tidings.db")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    let error = SqliteStore::open(settings(&dir)).unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    drop(store);
+    SqliteStore::open(settings(&dir)).unwrap();
+}
+
+#[tokio::test]
+async fn a_closed_store_takes_nothing_more() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=1).await;
+    store.close().await.unwrap();
+    assert!(matches!(store.append(event(2)).await, Err(AppendError::Store(StoreError::Closed))));
+}
