@@ -190,7 +190,7 @@ async fn until_oldest(store: &SqliteStore, oldest: u64) {
 #[tokio::test]
 async fn events_beyond_their_age_are_removed_from_the_head() {
     let dir = TempDir::new().unwrap();
-    let store = SqliteStore::open(Settings { max_age: Duration::from_secs(3600), ..settings(&dir) }).unwrap();
+    let store = SqliteStore::open(Settings { max_age: Duration::from_hours(1), ..settings(&dir) }).unwrap();
     for number in 1..=5_u64 {
         let old = NewEvent { received_ms: now_ms() - 7_200_000, ..event(number) };
         store.append(old).await.unwrap();

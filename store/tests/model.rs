@@ -3,8 +3,6 @@
 //! In a program of its own: a process that is being started holds each open file for a moment, the lock
 //! too, and so a store could not be opened again beside tests that start processes.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 
 use bytes::Bytes;
