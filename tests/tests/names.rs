@@ -1,7 +1,5 @@
 //! Every event name that Logto knows, and one that it does not know yet.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeSet;
 
 use tidings_tests::capture::{self, Capture};

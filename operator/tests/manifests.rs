@@ -1,0 +1,86 @@
+//! Manifests as people write them: what is read, what is refused, and where.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use tidings_operator::Reason;
+use tidings_operator::lint::lint;
+use tidings_operator::manifests::{Loaded, load};
+use tidings_plan::ObjectName;
+
+const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: a}\n";
+
+fn load_text(text: &str) -> Loaded {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("all.yaml"), text).unwrap();
+    load(&[folder.path().to_owned()])
+}
+
+fn reasons(loaded: &Loaded) -> Vec<(Reason, usize)> {
+    loaded.findings.iter().map(|found| (found.finding.reason, found.line)).collect()
+}
+
+#[test]
+fn documents_lists_and_both_forms_of_a_secret_are_read() {
+    let data = format!("{SECRET}data: {{key: aHVzaA==}}\n---\n# nothing here\n---\n");
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: t}\n  stringData: {key: plain}\n";
+    let loaded = load_text(&(data + list));
+    assert_eq!(reasons(&loaded), []);
+    let text = |namespace: &str, name: &str| {
+        loaded.objects.secrets[&ObjectName::new(namespace, name)]["key"].reveal().to_owned()
+    };
+    assert_eq!((text("a", "s").as_str(), text("default", "t").as_str()), ("hush", "plain"));
+}
+
+#[test]
+fn kinds_of_others_are_passed_over_and_our_own_misspelt_ones_are_not() {
+    let loaded = load_text(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n---\napiVersion: tidings.dev/v1\nkind: Webhook\n",
+    );
+    assert_eq!(reasons(&loaded), [(Reason::InvalidManifest, 5)]);
+    assert!(loaded.findings[0].finding.message.contains("tidings.dev/v1alpha1"));
+}
+
+#[test]
+fn broken_yaml_and_a_duplicate_are_told_with_their_lines() {
+    let loaded = load_text("a: 1\nb: [\n");
+    assert_eq!(reasons(&loaded)[0].0, Reason::InvalidManifest);
+    assert!(loaded.findings[0].line >= 2, "{:?}", loaded.findings);
+    let loaded = load_text(&format!("{SECRET}---\n{SECRET}"));
+    assert_eq!(reasons(&loaded), [(Reason::DuplicateObject, 7)]);
+    let nowhere = load(&[Path::new("/nowhere/at/all").to_owned()]);
+    assert_eq!(nowhere.findings.len(), 1);
+}
+
+#[test]
+fn a_secrets_text_is_in_no_finding() {
+    let loaded = load_text(&format!(
+        "{SECRET}data: {{key: \"hush is not base64!\"}}\n---\n{SECRET}stringData: [hush]\n"
+    ));
+    assert!(!loaded.findings.is_empty());
+    for found in &loaded.findings {
+        assert!(!found.finding.message.contains("hush"), "{}", found.finding.message);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn no_text_makes_reading_panic(text in "\\PC{0,200}") {
+        load_text(&text);
+    }
+
+    #[test]
+    fn a_manifest_with_a_changed_character_is_judged_or_told(at in any::<prop::sample::Index>(), with in "[ -~\n]") {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/demo/manifests.yaml");
+        let mut text: Vec<char> = std::fs::read_to_string(demo).unwrap().chars().collect();
+        let at = at.index(text.len());
+        text[at] = with.chars().next().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("all.yaml"), text.into_iter().collect::<String>()).unwrap();
+        let report = lint(&[folder.path().to_owned()]);
+        prop_assert!(report.objects > 0 || !report.errors.is_empty());
+    }
+}
