@@ -1,4 +1,5 @@
-//! The objects that users apply: `Webhook` and `AuthServer`, group `tidings.dev`, version `v1alpha1`.
+//! The objects: `Webhook`, `AuthServer` and `WebhookReplay`, which users apply, and `DeliveryReport`, which
+//! sidecars write; group `tidings.dev`, version `v1alpha1`.
 //!
 //! The types are the source; the YAML beside this folder is generated from them by
 //! `cargo run -p tidings-crds --example generate`, and a test fails when it is stale. Every list and
@@ -6,6 +7,8 @@
 //! API server runs it, and `tidings lint` runs the very same one.
 
 mod auth_server;
+mod replay;
+mod report;
 mod status;
 mod webhook;
 
@@ -18,8 +21,13 @@ pub use auth_server::{
     AllowedNamespaces, AuthServer, AuthServerSpec, AuthServerStatus, Defaults, EgressSpec, From,
     GenericEvents, IngestSpec, LabelExpression, LogtoSpec, Operator, Provider, Selector,
 };
+pub use replay::{ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};
+pub use report::{
+    CircuitState, DeliveryReport, DeliveryReportSpec, LocalRef, REPORTED_WEBHOOKS, RejectedWebhook,
+    ReplayReport, RunningPlan, WebhookReport,
+};
 pub use status::{
-    Attempt, Condition, ConditionStatus, EventTally, FailedAttempt, SidecarTally, WebhookTally,
+    Attempt, Condition, ConditionStatus, EventTally, FailedAttempt, SidecarTally, SourceTally, WebhookTally,
 };
 pub use webhook::{
     AuthServerRef, DeliverySpec, EndpointSpec, Format, Header, HeaderSource, RetrySpec, Scheme, SecretKeyRef,
@@ -33,8 +41,8 @@ pub const GROUP: &str = "tidings.dev";
 pub const VERSION: &str = "v1alpha1";
 
 /// The definitions, in the order in which they are applied.
-pub fn definitions() -> [CustomResourceDefinition; 2] {
-    [AuthServer::crd(), Webhook::crd()]
+pub fn definitions() -> [CustomResourceDefinition; 4] {
+    [AuthServer::crd(), Webhook::crd(), DeliveryReport::crd(), WebhookReplay::crd()]
 }
 
 /// A definition as YAML, its keys in order.

@@ -74,9 +74,34 @@ pub struct FailedAttempt {
     /// The answer's status, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<i32>,
+    /// How far it came, where there was no answer: Dns, Connect, Tls, Send, Waiting or Reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub phase: Option<String>,
+    /// How long it took.
+    pub duration_milliseconds: i64,
+    /// How long it might have taken.
+    pub timeout_seconds: i32,
+    /// Which attempt it was, from 1.
+    pub attempt: i32,
     /// A sentence for a person.
     #[schemars(length(max = 1024))]
     pub message: String,
+}
+
+/// What one sidecar's store delivered; that of stores that are gone is folded into one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceTally {
+    /// The store's identity; `gone` for all those that are.
+    #[schemars(length(max = 64))]
+    pub store: String,
+    /// Events that the endpoint took.
+    pub delivered: i64,
+    /// Attempts that failed.
+    pub failed: i64,
+    /// Events that were given up.
+    pub dead_lettered: i64,
 }
 
 /// How many sidecars there are.

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{Attempt, Condition, FailedAttempt};
+use crate::status::{Attempt, Condition, FailedAttempt, SourceTally};
 
 /// Which events of an auth server go to which endpoint, signed with which key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -291,9 +291,15 @@ pub struct WebhookStatus {
     pub last_failure: Option<FailedAttempt>,
     /// Failures since the last success.
     pub consecutive_failures: i64,
+    /// When the failures in a row began.
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub failing_since: Option<String>,
     /// When the next attempt is due.
     #[schemars(length(max = 64), extend("format" = "date-time"))]
     pub next_attempt_time: Option<String>,
+    /// The tallies by sidecar store, of which the sums stand above.
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["store"]))]
+    pub sources: Vec<SourceTally>,
 }
 
 fn root() -> String {

@@ -88,7 +88,7 @@ pub fn reconcile(objects: &Objects, auth_server: &ObjectName) -> Outcome {
         plans.extend(plan);
     }
     let findings = judged_server.as_ref().err().cloned().unwrap_or_default();
-    let plan = judged_server.ok().map(|frame| render::plan(auth_server, frame, plans));
+    let plan = judged_server.ok().map(|frame| render::plan(auth_server, &frame, plans, Vec::new()));
     Outcome { plan, auth_server: findings, webhooks }
 }
 

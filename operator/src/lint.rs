@@ -63,7 +63,7 @@ impl Schemas {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "compiling is no default")]
     pub fn new() -> Self {
-        let [auth_server, webhook] = tidings_crds::definitions().map(|definition| {
+        let [auth_server, webhook, ..] = tidings_crds::definitions().map(|definition| {
             let definition = serde_json::to_value(definition).unwrap_or_default();
             let structural = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
             Schema { rules: compile_schema(&structural), structural }

@@ -2,17 +2,24 @@
 
 use tidings_crds::{DeliverySpec, Format as FormatSpec, RetrySpec, Webhook};
 use tidings_plan::{
-    Delivery, Endpoint, EventPattern, Format, ObjectName, PLAN_VERSION, Plan, Pointer, Retry, WebhookPlan,
+    Delivery, Endpoint, EventPattern, Format, ObjectName, PLAN_VERSION, Plan, Pointer, ReplayPlan, Retry,
+    WebhookPlan,
 };
 
 use crate::check;
 use crate::resolve::{Frame, Resolved};
 
 /// The plan of one auth server.
-pub(crate) fn plan(auth_server: &ObjectName, frame: Frame, mut webhooks: Vec<WebhookPlan>) -> Plan {
-    let Frame { ingest, egress, defaults: _ } = frame;
+pub(crate) fn plan(
+    auth_server: &ObjectName,
+    frame: &Frame,
+    mut webhooks: Vec<WebhookPlan>,
+    mut replays: Vec<ReplayPlan>,
+) -> Plan {
+    let Frame { ingest, egress, defaults: _ } = frame.clone();
     webhooks.sort_by(|a, b| a.webhook.cmp(&b.webhook));
-    Plan { version: PLAN_VERSION, auth_server: auth_server.clone(), ingest, egress, webhooks }
+    replays.sort_by(|a, b| a.uid.cmp(&b.uid));
+    Plan { version: PLAN_VERSION, auth_server: auth_server.clone(), ingest, egress, webhooks, replays }
 }
 
 /// One Webhook of the plan.

@@ -15,6 +15,8 @@ mod pointer;
 mod secret;
 mod selection;
 
+pub mod shards;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -44,6 +46,31 @@ pub struct Plan {
     pub egress: Egress,
     /// The Webhooks, sorted by namespace and name.
     pub webhooks: Vec<WebhookPlan>,
+    /// The replays, sorted by UID.
+    #[serde(default)]
+    pub replays: Vec<ReplayPlan>,
+}
+
+/// Events of the past that are delivered to a Webhook once more, under their own ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayPlan {
+    /// The object's UID: a replay of one UID runs once.
+    pub uid: String,
+    /// The Webhook.
+    pub webhook: ObjectName,
+    /// Events received from then on, in milliseconds since 1970.
+    pub from_ms: i64,
+    /// Events received before then, in milliseconds since 1970.
+    pub to_ms: i64,
+    /// Events of these names alone, of those that the Webhook selects; empty: all of them.
+    pub events: Vec<EventPattern>,
+    /// Only events that were given up; else those that were delivered too.
+    pub only_failed: bool,
+    /// Counts, and delivers nothing.
+    pub dry_run: bool,
+    /// The most events put in line in a second.
+    pub rate_per_second: u32,
 }
 
 /// A namespaced object's name, written `namespace/name`.
@@ -225,12 +252,17 @@ impl Plan {
 
     /// The first 16 hex digits of the SHA-256 of its JSON: the plan's name in reports.
     pub fn digest(&self) -> String {
-        Sha256::digest(self.to_json()).iter().take(8).fold(String::new(), |mut text, byte| {
-            use fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&Sha256::digest(self.to_json())[..8])
     }
+}
+
+/// Bytes as hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        use fmt::Write as _;
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 // === impl ObjectName ===

@@ -7,7 +7,14 @@ fn plan() -> Plan {
     let ingest =
         Ingest { signing_keys: vec![SecretText::new("hush-hush-hush-hush-hush")], ..Ingest::default() };
     let auth_server = ObjectName::new("auth", "logto");
-    Plan { version: PLAN_VERSION, auth_server, ingest, egress: Egress::default(), webhooks: vec![] }
+    Plan {
+        version: PLAN_VERSION,
+        auth_server,
+        ingest,
+        egress: Egress::default(),
+        webhooks: vec![],
+        replays: vec![],
+    }
 }
 
 #[test]

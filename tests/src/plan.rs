@@ -27,6 +27,7 @@ pub fn plan(webhooks: impl IntoIterator<Item = WebhookPlan>) -> Plan {
             ..Egress::default()
         },
         webhooks,
+        replays: Vec::new(),
     }
 }
 

@@ -71,6 +71,7 @@ impl Home {
                 ..Egress::default()
             },
             webhooks,
+            replays: Vec::new(),
         };
         let plans = self.0.path().join("plan");
         std::fs::write(plans.join("new"), plan.to_json()).expect("a file");

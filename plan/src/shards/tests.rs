@@ -1,0 +1,97 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Delivery, Egress, Endpoint, EventPattern, Format, Ingest, PLAN_VERSION, SecretText, Tls};
+
+fn webhook(at: usize) -> WebhookPlan {
+    WebhookPlan {
+        webhook: ObjectName::new(format!("team-{}", at % 7), format!("hook-{at}")),
+        uid: format!("uid-{at}"),
+        generation: 1,
+        events: vec![EventPattern::All],
+        endpoint: Endpoint {
+            url: format!("https://example.com/{at}"),
+            in_cluster: false,
+            headers: BTreeMap::new(),
+            tls: Tls::default(),
+        },
+        // A text that does not pack well, as keys do not.
+        signing_keys: vec![SecretText::new(digest(&at.to_le_bytes()))],
+        filter: None,
+        format: Format::Native,
+        delivery: Delivery::default(),
+        suspend: false,
+    }
+}
+
+fn plan(count: usize) -> Plan {
+    let mut webhooks: Vec<_> = (0..count).map(webhook).collect();
+    webhooks.sort_by(|a, b| a.webhook.cmp(&b.webhook));
+    let auth_server = ObjectName::new("auth", "logto");
+    let (ingest, egress) = (Ingest::default(), Egress::default());
+    Plan { version: PLAN_VERSION, auth_server, ingest, egress, webhooks, replays: vec![] }
+}
+
+fn published(plan: &Plan, before: usize) -> (Head, Vec<Vec<u8>>) {
+    let shards = split(plan, before).unwrap();
+    let named =
+        shards.iter().enumerate().map(|(slot, shard)| ShardRef { slot, digest: shard.digest.clone() });
+    (Head::new(1, plan, named.collect()), shards.into_iter().map(|shard| shard.bytes).collect())
+}
+
+#[test]
+fn an_edit_of_one_webhook_changes_one_shard() {
+    let mut plan = plan(2_000);
+    let before = split(&plan, 8).unwrap();
+    plan.webhooks[77].generation = 2;
+    let after = split(&plan, before.len()).unwrap();
+    assert_eq!(before.iter().zip(&after).filter(|(a, b)| a.digest != b.digest).count(), 1);
+}
+
+#[test]
+fn ten_thousand_webhooks_fit_and_every_shard_is_within_its_bound() {
+    let (head, shards) = published(&plan(10_000), 1);
+    assert!(shards.iter().all(|shard| shard.len() <= MAX_SHARD_BYTES), "{:?}", head.shards);
+    assert_eq!(join(&head, &shards).unwrap(), plan(10_000));
+}
+
+#[test]
+fn a_shard_of_another_plan_is_noticed_and_so_is_a_missing_one() {
+    let (head, mut shards) = published(&plan(3_000), 4);
+    let (_, others) = published(&plan(3_001), 4);
+    shards.clone_from_slice(&others);
+    assert!(matches!(join(&head, &shards), Err(ShardError::Changed { .. })));
+    let (head, shards) = published(&plan(3_000), 4);
+    if shards.len() > 1 {
+        assert!(matches!(join(&head, &shards[1..]), Err(ShardError::Changed { .. })));
+    }
+    assert!(join(&head, &[]).is_err());
+}
+
+#[test]
+fn there_are_always_free_slots_for_a_whole_new_plan() {
+    let named = (0..MAX_SHARDS).map(|slot| ShardRef { slot: slot * 2, digest: String::new() });
+    let head = Head::new(1, &plan(0), named.collect());
+    assert!(head.free_slots().count() >= MAX_SHARDS);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn what_was_split_is_joined_to_the_same_plan(count in 0usize..400, before in 0usize..40) {
+        let plan = plan(count);
+        let (head, shards) = published(&plan, before);
+        let head = Head::from_json(&head.to_json()).unwrap();
+        prop_assert_eq!(join(&head, &shards).unwrap(), plan);
+    }
+
+    #[test]
+    fn no_bytes_make_joining_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Head::from_json(&bytes);
+        let (mut head, _) = published(&plan(1), 1);
+        head.shards[0].digest = digest(&bytes);
+        prop_assert!(join(&head, &[bytes]).is_err());
+    }
+}
