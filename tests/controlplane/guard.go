@@ -1,0 +1,89 @@
+// The guard is the process that a caller knows. It starts the supervisor, passes signals on to it, adopts what the
+// command leaves running, and removes the folder at the end. When the guard itself is killed, the kernel tells the
+// supervisor, which then does the same.
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+)
+
+var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+
+func guard(folder string, o options) (int, error) {
+	// The supervisor's parent-death signal belongs to this thread.
+	runtime.LockOSThread()
+	defer os.RemoveAll(folder)
+	held, err := holdGuardFile(folder)
+	if err != nil {
+		return exitFailed, err
+	}
+	defer held.Close()
+	adoptOrphans()
+
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, stopSignals...)
+	supervisor, err := startSupervisor(folder, o)
+	if err != nil {
+		return exitFailed, err
+	}
+	go func() {
+		for s := range signals {
+			_ = syscall.Kill(supervisor, s.(syscall.Signal))
+		}
+	}()
+
+	status := reapUntil(supervisor)
+	sweep()
+	if status.Signaled() {
+		return exitCode(status), fmt.Errorf("the supervisor was ended by a signal: %v", status.Signal())
+	}
+	return status.ExitStatus(), nil
+}
+
+// startSupervisor puts it into a process group of its own: Ctrl-C must reach the command, not the API server under it.
+func startSupervisor(folder string, o options) (int, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	args := append([]string{"supervise", "--fsync=" + strconv.FormatBool(o.fsync), "--", folder}, o.args...)
+	cmd := exec.Command(self, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	return cmd.Process.Pid, nil
+}
+
+// reapUntil waits for one child, and buries adopted ones on the way.
+func reapUntil(child int) syscall.WaitStatus {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		if err == nil && pid == child {
+			return status
+		}
+	}
+}
+
+// holdGuardFile writes our process id into the folder and locks the file for as long as we live.
+func holdGuardFile(folder string) (*os.File, error) {
+	file, err := os.Create(filepath.Join(folder, "guard.pid"))
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("%s has a guard already: %w", folder, err)
+	}
+	_, err = fmt.Fprintln(file, os.Getpid())
+	return file, err
+}
