@@ -27,10 +27,30 @@ pub mod lint;
 
 pub mod status;
 
+pub mod run;
+
+pub mod surface;
+
+pub mod metrics;
+
+pub mod watch;
+
+pub mod world;
+
+pub mod read;
+
+pub mod publish;
+
+pub mod outbox;
+
+pub mod write;
+
+mod announce;
+
 use std::collections::BTreeMap;
 
 use tidings_crds::Webhook;
-use tidings_plan::{ObjectName, Plan, WebhookPlan};
+use tidings_plan::{ObjectName, Plan, ReplayPlan, WebhookPlan};
 
 pub use objects::Objects;
 pub use reason::Reason;
@@ -70,37 +90,50 @@ pub struct Judged {
     pub endpoint_host: Option<String>,
 }
 
+/// What became of an `AuthServer` itself.
+#[derive(Debug, Clone)]
+pub struct JudgedServer {
+    frame: Result<resolve::Frame, Vec<Finding>>,
+}
+
 /// Judges every Webhook that names an auth server, and renders the plan of those that are in order.
 pub fn reconcile(objects: &Objects, auth_server: &ObjectName) -> Outcome {
-    let Some(server) = objects.auth_servers.get(auth_server) else {
-        let message = format!("there is no AuthServer {auth_server}");
-        let missing = Finding::new(Reason::AuthServerNotFound, "spec.authServerRef", message);
-        return Outcome { auth_server: vec![missing], ..Outcome::default() };
-    };
-    let judged_server = resolve::auth_server(objects, auth_server, server);
-    let frame = judged_server.as_ref().ok();
+    let server = judge_server(objects, auth_server);
     let (mut webhooks, mut plans) = (BTreeMap::new(), Vec::new());
     for (name, webhook) in
         objects.webhooks.iter().filter(|(name, webhook)| names(webhook, name) == *auth_server)
     {
-        let (judged, plan) = judge(objects, name, webhook, auth_server, server, frame);
+        let (judged, plan) = judge_webhook(objects, name, webhook, server.as_ref());
         webhooks.insert(name.clone(), judged);
         plans.extend(plan);
     }
-    let findings = judged_server.as_ref().err().cloned().unwrap_or_default();
-    let plan = judged_server.ok().map(|frame| render::plan(auth_server, &frame, plans, Vec::new()));
-    Outcome { plan, auth_server: findings, webhooks }
+    let auth_server_findings = match &server {
+        Some(server) => server.findings().to_vec(),
+        None => vec![no_server(auth_server)],
+    };
+    let plan = server.and_then(|server| render_plan(auth_server, &server, plans, Vec::new()));
+    Outcome { plan, auth_server: auth_server_findings, webhooks }
 }
 
-fn judge(
+/// Judges an `AuthServer`; `None` where there is none.
+pub fn judge_server(objects: &Objects, name: &ObjectName) -> Option<JudgedServer> {
+    let server = objects.auth_servers.get(name)?;
+    Some(JudgedServer { frame: resolve::auth_server(objects, name, server) })
+}
+
+/// Judges one Webhook, whose `AuthServer` was judged before; renders it where it is in order.
+pub fn judge_webhook(
     objects: &Objects,
     name: &ObjectName,
     webhook: &Webhook,
-    server_name: &ObjectName,
-    server: &tidings_crds::AuthServer,
-    frame: Option<&resolve::Frame>,
+    server: Option<&JudgedServer>,
 ) -> (Judged, Option<WebhookPlan>) {
-    let allowed = resolve::allows(objects, server_name, server, name);
+    let server_name = names(webhook, name);
+    let allowed = match objects.auth_servers.get(&server_name) {
+        Some(spec) => resolve::allows(objects, &server_name, spec, name),
+        None => Err(no_server(&server_name)),
+    };
+    let frame = server.and_then(|server| server.frame.as_ref().ok());
     let resolved = resolve::webhook(objects, name, webhook);
     let checked = check::webhook(webhook, frame, resolved.as_ref().ok());
     let accepted = allowed.and(checked.result);
@@ -111,6 +144,22 @@ fn judge(
     let endpoint_host = check::endpoint_host(name, &webhook.spec.endpoint);
     let resolved_refs = resolved.map(|_| ());
     (Judged { accepted, resolved_refs, warnings: checked.warnings, endpoint_host }, plan)
+}
+
+/// The plan of an auth server; `None` while the `AuthServer` itself cannot be used.
+pub fn render_plan(
+    name: &ObjectName,
+    server: &JudgedServer,
+    webhooks: Vec<WebhookPlan>,
+    replays: Vec<ReplayPlan>,
+) -> Option<Plan> {
+    server.frame.as_ref().ok().map(|frame| render::plan(name, frame, webhooks, replays))
+}
+
+fn no_server(name: &ObjectName) -> Finding {
+    let message =
+        format!("there is no AuthServer {name}: the platform team applies one beside the auth server");
+    Finding::new(Reason::AuthServerNotFound, "spec.authServerRef", message)
 }
 
 /// The auth server that a Webhook names; in the Webhook's own namespace where it does not say.
@@ -124,6 +173,15 @@ pub fn names(webhook: &Webhook, name: &ObjectName) -> ObjectName {
 impl Finding {
     pub(crate) fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reason, field: field.into(), message: message.into() }
+    }
+}
+
+// === impl JudgedServer ===
+
+impl JudgedServer {
+    /// What is wrong with it.
+    pub fn findings(&self) -> &[Finding] {
+        self.frame.as_ref().err().map(Vec::as_slice).unwrap_or_default()
     }
 }
 

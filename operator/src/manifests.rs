@@ -84,7 +84,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 }
 
 /// The manifests' files below a path, by name; a file that is named itself is read whatever its ending.
-fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !std::fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

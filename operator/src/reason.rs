@@ -45,8 +45,36 @@ reasons! {
     EndpointGone,
     /// The Webhook is suspended: its events are kept.
     Suspended,
-    /// No sidecar runs this generation yet.
+    /// A sidecar does not run this generation yet.
     Pending,
+    /// No sidecar has reported yet.
+    NoSidecar,
+    /// A sidecar could not run the Webhook: its message tells why.
+    RejectedBySidecar,
+    /// It is not in the plan: another condition tells why.
+    NotInPlan,
+    /// The Webhooks do not fit into one plan.
+    PlanTooLarge,
+    /// The plan could not be written.
+    PublishingFailed,
+    /// The endpoint takes what is sent again.
+    DeliveryRecovered,
+    /// After failures in a row nothing is sent but probes, until one succeeds.
+    CircuitOpened,
+    /// An event was given up; it is among the dead letters and can be replayed.
+    DeliveriesExhausted,
+    /// Another signing key is in use.
+    SecretRotated,
+    /// The Webhook of a replay is not there.
+    WebhookNotFound,
+    /// The Webhook of a replay is not in order: its own status tells why.
+    WebhookNotReady,
+    /// A time is none, or the window is empty.
+    InvalidWindow,
+    /// The replay goes on.
+    Replaying,
+    /// The whole window was gone through.
+    Complete,
     /// The manifest does not fit the schema.
     InvalidSchema,
     /// The manifest cannot be read.

@@ -3,11 +3,11 @@
 //! In: an object beside all the others. Out: what it refers to, or the first thing that is missing, by
 //! field. A Secret is always of the object's own namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidings_crds::{
-    AuthServer, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, Selector, SigningKeyRef, TlsSpec,
-    Webhook,
+    AuthServer, AuthServerSpec, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, Selector,
+    SigningKeyRef, TlsSpec, Webhook, WebhookSpec,
 };
 use tidings_egress::Egress;
 use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, Tls};
@@ -100,6 +100,24 @@ pub(crate) fn webhook(objects: &Objects, name: &ObjectName, webhook: &Webhook) -
         headers: secret.headers(&spec.endpoint)?,
         tls: secret.tls(spec.endpoint.tls.as_ref())?,
     })
+}
+
+/// The Secrets that a Webhook refers to, by name.
+pub(crate) fn secrets_of(spec: &WebhookSpec) -> BTreeSet<&str> {
+    let WebhookSpec { endpoint, secret_ref, .. } = spec;
+    let headers = endpoint.headers.iter().filter_map(|header| header.value_from.as_ref());
+    let mut names: BTreeSet<_> = headers.map(|from| from.secret_key_ref.name.as_str()).collect();
+    names.insert(&secret_ref.name);
+    if let Some(TlsSpec { ca_secret_ref, client_cert_secret_ref, server_name: _ }) = &endpoint.tls {
+        names.extend(ca_secret_ref.as_ref().map(|secret| secret.name.as_str()));
+        names.extend(client_cert_secret_ref.as_ref().map(|secret| secret.name.as_str()));
+    }
+    names
+}
+
+/// The Secrets that an `AuthServer` refers to and that a judgement looks at, by name.
+pub(crate) fn secrets_of_server(spec: &AuthServerSpec) -> BTreeSet<&str> {
+    spec.ingest.iter().map(|ingest| ingest.signing_key_ref.name.as_str()).collect()
 }
 
 /// The Secrets of one namespace.

@@ -1,22 +1,45 @@
 //! Conditions: from what was judged and what sidecars report to what kubectl shows. Pure.
 
+use std::fmt::Write as _;
+
+use tidings_crds::CircuitState;
+
 use crate::{Finding, Judged, Reason};
 
-/// What the sidecars report of one Webhook.
+/// An endpoint that took something before is said to fail after so many failures in a row: one attempt in
+/// a thousand that fails is no news, and a condition that flaps tells nobody anything.
+const FAILURES_TO_TELL: u64 = 3;
+
+/// Whether the sidecars run a Webhook as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Programming {
+    /// Every ready sidecar does.
+    Runs,
+    /// Not yet; a sentence tells who does not.
+    Waits(String),
+    /// There is no sidecar.
+    NoSidecar(String),
+    /// A sidecar could not.
+    Rejected(String),
+}
+
+/// How deliveries go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reported {
-    /// The generation that they run; `None` where one does not run it at all.
-    pub generation: Option<i64>,
+pub struct Health {
     /// Events that the endpoint took.
     pub delivered: u64,
     /// Failures since the last success.
     pub consecutive_failures: u64,
-    /// Attempts that failed.
-    pub failed: u64,
-    /// `Closed`, `Open`, `Probing`, `Gone` or `Suspended`.
-    pub circuit: String,
+    /// When they began.
+    pub failing_since: Option<String>,
+    /// Whether the endpoint is sent anything.
+    pub circuit: CircuitState,
     /// The last failure's sentence.
     pub last_failure: Option<String>,
+    /// Events that wait.
+    pub pending: u64,
+    /// When the next attempt is due.
+    pub next_attempt: Option<String>,
 }
 
 /// One condition.
@@ -32,24 +55,26 @@ pub struct Condition {
     pub message: String,
 }
 
-/// The conditions of a Webhook at this generation: Accepted, `ResolvedRefs`, Programmed, Ready, Delivering.
-pub fn conditions(judged: &Judged, generation: i64, reported: Option<&Reported>) -> [Condition; 5] {
-    let accepted = of_result("Accepted", &judged.accepted, Reason::Accepted, "the spec is in order");
+/// The conditions of a Webhook: Accepted, `ResolvedRefs`, Programmed, Ready, Delivering. `health` is `None`
+/// where no sidecar tells of the Webhook.
+pub fn conditions(judged: &Judged, programming: &Programming, health: Option<&Health>) -> [Condition; 5] {
+    let accepted = of_result("Accepted", &judged.accepted, Reason::Accepted, &in_order(judged));
     let resolved = of_result(
         "ResolvedRefs",
         &judged.resolved_refs,
         Reason::ResolvedRefs,
         "everything it refers to is there",
     );
-    let programmed = programmed(judged, generation, reported);
-    let ready = ready([&accepted, &resolved, &programmed]);
-    [accepted, resolved, programmed, ready, delivering(reported)]
+    let programmed = programmed(judged, programming);
+    let ready = ready([&accepted, &resolved, &programmed], "the Webhook runs");
+    [accepted, resolved, programmed, ready, delivering(health)]
 }
 
 // === impl Condition ===
 
 impl Condition {
-    fn new(kind: &'static str, status: Option<bool>, reason: Reason, message: impl Into<String>) -> Self {
+    /// A condition.
+    pub fn new(kind: &'static str, status: Option<bool>, reason: Reason, message: impl Into<String>) -> Self {
         Self { kind, status, reason, message: message.into() }
     }
 
@@ -63,7 +88,22 @@ impl Condition {
     }
 }
 
-fn of_result(kind: &'static str, result: &Result<(), Finding>, good: Reason, message: &str) -> Condition {
+/// A warning is worth a place where people look, and keeps nothing from working.
+fn in_order(judged: &Judged) -> String {
+    let mut text = "the spec is in order".to_owned();
+    for Finding { reason, field, message } in &judged.warnings {
+        // Writing into a text does not fail.
+        let _ = write!(text, "; {reason}: {field}: {message}");
+    }
+    text
+}
+
+pub(crate) fn of_result(
+    kind: &'static str,
+    result: &Result<(), Finding>,
+    good: Reason,
+    message: &str,
+) -> Condition {
     match result {
         Ok(()) => Condition::new(kind, Some(true), good, message),
         Err(Finding { reason, field, message }) => {
@@ -72,44 +112,71 @@ fn of_result(kind: &'static str, result: &Result<(), Finding>, good: Reason, mes
     }
 }
 
-fn programmed(judged: &Judged, generation: i64, reported: Option<&Reported>) -> Condition {
-    let runs = reported.and_then(|reported| reported.generation);
-    if judged.is_ready() && runs == Some(generation) {
-        return Condition::new(
+fn programmed(judged: &Judged, programming: &Programming) -> Condition {
+    let not = |reason, message: &str| Condition::new("Programmed", Some(false), reason, message);
+    match programming {
+        _ if !judged.is_ready() => not(Reason::NotInPlan, "it is in no plan: see Accepted and ResolvedRefs"),
+        Programming::Waits(message) => not(Reason::Pending, message),
+        Programming::NoSidecar(message) => not(Reason::NoSidecar, message),
+        Programming::Rejected(message) => not(Reason::RejectedBySidecar, message),
+        Programming::Runs => Condition::new(
             "Programmed",
             Some(true),
             Reason::Programmed,
             "every ready sidecar runs this generation",
-        );
+        ),
     }
-    let message = match runs {
-        Some(older) => format!("the sidecars run generation {older}"),
-        None => "no sidecar runs it".to_owned(),
-    };
-    Condition::new("Programmed", Some(false), Reason::Pending, message)
 }
 
 /// The first condition that is not true is the reason.
-fn ready(conditions: [&Condition; 3]) -> Condition {
+pub(crate) fn ready(conditions: [&Condition; 3], good: &str) -> Condition {
     match conditions.into_iter().find(|condition| condition.status != Some(true)) {
-        None => Condition::new("Ready", Some(true), Reason::Ready, "the Webhook runs"),
+        None => Condition::new("Ready", Some(true), Reason::Ready, good),
         Some(first) => Condition::new("Ready", Some(false), first.reason, first.message.clone()),
     }
 }
 
-fn delivering(reported: Option<&Reported>) -> Condition {
+fn delivering(health: Option<&Health>) -> Condition {
     let unknown = || Condition::new("Delivering", None, Reason::NothingSent, "nothing has been sent yet");
-    let Some(reported) = reported else { return unknown() };
-    let failure = reported.last_failure.clone().unwrap_or_default();
-    let failing = |reason| Condition::new("Delivering", Some(false), reason, failure.clone());
-    match reported.circuit.as_str() {
-        "Gone" => failing(Reason::EndpointGone),
-        "Suspended" => Condition::new("Delivering", None, Reason::Suspended, "suspended: events are kept"),
-        "Open" | "Probing" => failing(Reason::CircuitOpen),
-        _ if reported.consecutive_failures > 0 => failing(Reason::DeliveryFailing),
-        _ if reported.delivered > 0 => {
+    let Some(health) = health else { return unknown() };
+    let failing = |reason| Condition::new("Delivering", Some(false), reason, trouble(health));
+    let tell_from = if health.delivered > 0 { FAILURES_TO_TELL } else { 1 };
+    match health.circuit {
+        CircuitState::Gone => failing(Reason::EndpointGone),
+        CircuitState::Suspended => {
+            Condition::new("Delivering", None, Reason::Suspended, "suspended: events are kept")
+        }
+        CircuitState::Open | CircuitState::Probing => failing(Reason::CircuitOpen),
+        CircuitState::Closed if health.consecutive_failures >= tell_from => failing(Reason::DeliveryFailing),
+        CircuitState::Closed if health.delivered > 0 => {
             Condition::new("Delivering", Some(true), Reason::Delivering, "the endpoint takes what is sent")
         }
-        _ => unknown(),
+        CircuitState::Closed => unknown(),
     }
+}
+
+/// What is wrong, since when, how many wait, and when it is tried again: what somebody needs who is woken
+/// by it.
+fn trouble(health: &Health) -> String {
+    let Health {
+        delivered: _,
+        consecutive_failures,
+        failing_since,
+        circuit,
+        last_failure,
+        pending,
+        next_attempt,
+    } = health;
+    let mut text = last_failure.clone().unwrap_or_else(|| "the endpoint fails".to_owned());
+    let _ = write!(text, "; {consecutive_failures} failures in a row");
+    if let Some(since) = failing_since {
+        let _ = write!(text, " since {since}");
+    }
+    let _ = write!(text, "; {pending} events wait");
+    match (circuit, next_attempt) {
+        (CircuitState::Gone, _) => text.push_str("; nothing is sent until the Webhook is changed"),
+        (_, Some(next)) => drop(write!(text, "; next attempt {next}")),
+        (_, None) => {}
+    }
+    text
 }

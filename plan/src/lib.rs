@@ -228,6 +228,18 @@ pub enum PlanError {
 // === impl Plan ===
 
 impl Plan {
+    /// A plan of nothing.
+    pub fn empty(auth_server: ObjectName) -> Self {
+        Self {
+            version: PLAN_VERSION,
+            auth_server,
+            ingest: Ingest::default(),
+            egress: Egress::default(),
+            webhooks: Vec::new(),
+            replays: Vec::new(),
+        }
+    }
+
     /// Reads a plan from its JSON.
     pub fn from_json(bytes: &[u8]) -> Result<Self, PlanError> {
         #[derive(Deserialize)]

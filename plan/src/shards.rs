@@ -29,6 +29,9 @@ pub const MAX_SHARDS: usize = 16;
 /// How many slots there are: twice the shards, so that a whole new plan fits beside the current one.
 pub const SLOTS: usize = 2 * MAX_SHARDS;
 
+/// What the names of all of a plan's Secrets begin with.
+pub const NAME_PREFIX: &str = "tidings-plan-";
+
 /// The head's key in its Secret.
 pub const HEAD_KEY: &str = "head.json";
 
@@ -112,12 +115,12 @@ pub enum ShardError {
 
 /// The Secret of a plan's head.
 pub fn head_name(auth_server: &ObjectName) -> String {
-    format!("tidings-plan-{}", auth_server.name)
+    format!("{NAME_PREFIX}{}", auth_server.name)
 }
 
 /// The Secret of a slot.
 pub fn slot_name(auth_server: &ObjectName, slot: usize) -> String {
-    format!("tidings-plan-{}-{slot}", auth_server.name)
+    format!("{NAME_PREFIX}{}-{slot}", auth_server.name)
 }
 
 /// Splits a plan's Webhooks. `before`: how many shards there were, kept as long as it serves.

@@ -1,0 +1,376 @@
+//! Publishes plans: shards into free slots, then the head, then the old slots are cleared.
+//!
+//! ```text
+//! Plan -> split -> slots that the head does not name -> head (guarded by its version) -> clear old slots
+//! ```
+//!
+//! At every moment the head names shards that are there and whole; a crash between any two steps leaves
+//! the plan before, or the new one, and at worst slots that the next plan uses again. A plan that is
+//! published already costs nothing. Every write needs a [`Permit`], which a leader alone has.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client, Resource as _};
+use tidings_crds::AuthServer;
+use tidings_election::{Lead, LeadershipLost, Permit};
+use tidings_plan::shards::{self, HEAD_KEY, Head, SHARD_KEY, Shard, ShardError, ShardRef};
+use tidings_plan::{ObjectName, Plan};
+use tokio::sync::{mpsc, watch};
+
+use crate::metrics::Metrics;
+use crate::world::change::Change;
+use crate::{Finding, Reason};
+
+/// How long after a failure a plan is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a publisher is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// This plan should be published; the UID is its `AuthServer`'s, which owns it.
+    Plan(Arc<Plan>, String),
+    /// A plan's Secret has this version now, or is gone: is it still as we left it?
+    Touched(ObjectName, Option<String>),
+}
+
+/// Publishes plans, one after another.
+pub struct Publisher {
+    client: Client,
+    lead: watch::Receiver<Option<Lead>>,
+    changes: mpsc::Sender<Change>,
+    metrics: Metrics,
+    known: HashMap<ObjectName, Known>,
+    wanted: BTreeMap<ObjectName, Wanted>,
+}
+
+/// A plan as it is published.
+struct Known {
+    head: Head,
+    owner: String,
+    version: String,
+}
+
+struct Wanted {
+    plan: Arc<Plan>,
+    owner: String,
+    not_before: Option<Instant>,
+}
+
+/// Why a plan was not published.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error(transparent)]
+    Leadership(#[from] LeadershipLost),
+    #[error(transparent)]
+    Shards(#[from] ShardError),
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    #[error("there is no free slot for a shard")]
+    NoSlot,
+}
+
+// === impl PublishError ===
+
+impl PublishError {
+    /// Somebody else wrote what we based this on.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+    }
+
+    fn reason(&self) -> Reason {
+        if matches!(self, Self::Shards(_)) { Reason::PlanTooLarge } else { Reason::PublishingFailed }
+    }
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// A publisher that tells the model what it published.
+    pub fn new(
+        client: Client,
+        lead: watch::Receiver<Option<Lead>>,
+        changes: mpsc::Sender<Change>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { client, lead, changes, metrics, known: HashMap::new(), wanted: BTreeMap::new() }
+    }
+
+    /// Works until nobody asks any more.
+    pub async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        loop {
+            let due = self.wanted.values().map(|wanted| wanted.not_before.unwrap_or_else(Instant::now)).min();
+            tokio::select! {
+                biased;
+                request = requests.recv() => match request {
+                    Some(request) => self.take(request),
+                    None => return,
+                },
+                () = sleep_until(due) => self.publish_next().await,
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Plan(plan, owner) => {
+                let name = plan.auth_server.clone();
+                self.wanted.insert(name, Wanted { plan, owner, not_before: None });
+            }
+            Request::Touched(secret, version) => self.touched(&secret, version.as_deref()),
+        }
+    }
+
+    /// A Secret of ours that is not as we left it makes us forget what we know, and look again.
+    fn touched(&mut self, secret: &ObjectName, version: Option<&str>) {
+        let mut forgotten = Vec::new();
+        self.known.retain(|server, known| {
+            let in_namespace = server.namespace == secret.namespace;
+            let is_head = in_namespace && shards::head_name(server) == secret.name;
+            let is_slot = in_namespace
+                && known.head.shards.iter().any(|shard| shards::slot_name(server, shard.slot) == secret.name);
+            let is_ours = if is_head { version == Some(known.version.as_str()) } else { version.is_some() };
+            let keep = is_ours || !(is_head || is_slot);
+            if !keep {
+                forgotten.push(server.clone());
+            }
+            keep
+        });
+        for server in forgotten {
+            // The model hands the plan over again when it is told of it.
+            let _ = self.changes.try_send(Change::PlanLost(server));
+        }
+    }
+
+    async fn publish_next(&mut self) {
+        let now = Instant::now();
+        let next = self.wanted.iter().find(|(_, wanted)| wanted.not_before.is_none_or(|at| at <= now));
+        let Some((name, wanted)) = next.map(|(name, wanted)| (name.clone(), wanted)) else { return };
+        let (plan, owner) = (Arc::clone(&wanted.plan), wanted.owner.clone());
+        let Some(lead) = self.lead.borrow().clone() else {
+            // Who leads next is handed every plan anew.
+            self.wanted.clear();
+            self.known.clear();
+            return;
+        };
+        let result = self.publish(&lead, &plan, &owner).await;
+        self.metrics.published(result.is_ok());
+        match result {
+            Ok(generation) => {
+                self.wanted.remove(&name);
+                self.metrics.plan(&name, plan.webhooks.len(), generation);
+                let _ = self.changes.send(Change::Published(plan, generation)).await;
+            }
+            Err(error) => self.failed(&name, &error).await,
+        }
+    }
+
+    async fn failed(&mut self, name: &ObjectName, error: &PublishError) {
+        self.known.remove(name);
+        if matches!(error, PublishError::Leadership(_)) {
+            self.wanted.remove(name);
+            return;
+        }
+        if let Some(wanted) = self.wanted.get_mut(name) {
+            wanted.not_before =
+                Some(Instant::now() + if error.is_conflict() { Duration::ZERO } else { TRY_AGAIN });
+        }
+        if error.is_conflict() {
+            return;
+        }
+        tracing::warn!(auth_server = %name, %error, "the plan could not be published, the one before stays");
+        let finding = Finding::new(error.reason(), "", error.to_string());
+        let _ = self.changes.send(Change::PublishFailed(name.clone(), finding)).await;
+    }
+
+    /// Publishes a plan where it is not published yet; its number.
+    async fn publish(&mut self, lead: &Lead, plan: &Arc<Plan>, owner: &str) -> Result<u64, PublishError> {
+        let name = &plan.auth_server;
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &name.namespace);
+        if !self.known.contains_key(name)
+            && let Some(known) = read(&api, name).await?
+        {
+            self.known.insert(name.clone(), known);
+        }
+        let known = self.known.get(name);
+        let pool = known.filter(|known| known.owner == owner);
+        if let Some(known) = pool.filter(|known| known.head.digest == plan.digest()) {
+            return Ok(known.head.generation);
+        }
+        let writer = Writer { api, lead, name, owner, metrics: &self.metrics };
+        let published = writer.write(plan, known, pool).await?;
+        let generation = published.head.generation;
+        self.known.insert(name.clone(), published);
+        tracing::info!(auth_server = %name, generation, webhooks = plan.webhooks.len(), "the plan is published");
+        Ok(generation)
+    }
+}
+
+/// The plan as it is published; `None` where there is none, or none that can be read.
+async fn read(api: &Api<Secret>, name: &ObjectName) -> Result<Option<Known>, kube::Error> {
+    let Some(secret) = api.get_opt(&shards::head_name(name)).await? else { return Ok(None) };
+    let bytes = secret.data.as_ref().and_then(|data| data.get(HEAD_KEY));
+    let head = bytes.and_then(|bytes| Head::from_json(&bytes.0).ok());
+    let owners = secret.metadata.owner_references.unwrap_or_default();
+    let version = secret.metadata.resource_version.unwrap_or_default();
+    let owner = owners.first().map(|owner| owner.uid.clone()).unwrap_or_default();
+    let Some(head) = head else {
+        // Written anew, over what is there.
+        let frame = Plan::empty(name.clone());
+        let head = Head { generation: 0, digest: String::new(), frame, shards: Vec::new() };
+        return Ok(Some(Known { head, owner: String::new(), version }));
+    };
+    for shard in &head.shards {
+        if api.get_metadata_opt(&shards::slot_name(name, shard.slot)).await?.is_none() {
+            // A shard is missing: nothing of this plan is used again.
+            return Ok(Some(Known { head, owner: String::new(), version }));
+        }
+    }
+    Ok(Some(Known { head, owner, version }))
+}
+
+/// Writes one plan.
+struct Writer<'a> {
+    api: Api<Secret>,
+    lead: &'a Lead,
+    name: &'a ObjectName,
+    owner: &'a str,
+    metrics: &'a Metrics,
+}
+
+// === impl Writer ===
+
+impl Writer<'_> {
+    /// `before`: the head that is replaced. `pool`: the same, where its shards may be used again.
+    async fn write(
+        &self,
+        plan: &Arc<Plan>,
+        before: Option<&Known>,
+        pool: Option<&Known>,
+    ) -> Result<Known, PublishError> {
+        let packed = split(plan, before.map_or(1, |known| known.head.shards.len())).await?;
+        let mut refs = Vec::with_capacity(packed.len());
+        let mut free: Vec<_> = match before {
+            Some(known) => known.head.free_slots().collect(),
+            None => (0..shards::SLOTS).collect(),
+        };
+        free.reverse();
+        for shard in packed {
+            let same = |known: &&ShardRef| known.digest == shard.digest;
+            let again = pool.and_then(|known| known.head.shards.iter().find(same)).cloned();
+            refs.push(match again {
+                Some(again) => again,
+                None => self.put_shard(free.pop().ok_or(PublishError::NoSlot)?, shard).await?,
+            });
+        }
+        let head = Head::new(before.map_or(0, |known| known.head.generation) + 1, plan, refs);
+        let version = self.put_head(&head, before).await?;
+        let known = Known { head, owner: self.owner.to_owned(), version };
+        self.clear(before, &known.head).await?;
+        Ok(known)
+    }
+
+    async fn put_shard(&self, slot: usize, shard: Shard) -> Result<ShardRef, PublishError> {
+        let Shard { bytes, digest } = shard;
+        let secret = self.secret(shards::slot_name(self.name, slot), SHARD_KEY, bytes);
+        let permit = self.lead.permit()?;
+        match self.create(&permit, &secret).await {
+            // Left over by a leader that ended between two steps.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                self.replace(&permit, &secret).await?;
+            }
+            result => {
+                result?;
+            }
+        }
+        Ok(ShardRef { slot, digest })
+    }
+
+    async fn put_head(&self, head: &Head, before: Option<&Known>) -> Result<String, PublishError> {
+        let mut secret = self.secret(shards::head_name(self.name), HEAD_KEY, head.to_json());
+        let permit = self.lead.permit()?;
+        let written = match before {
+            Some(known) => {
+                secret.metadata.resource_version = Some(known.version.clone());
+                self.replace(&permit, &secret).await?
+            }
+            None => self.create(&permit, &secret).await?,
+        };
+        Ok(written.metadata.resource_version.unwrap_or_default())
+    }
+
+    /// Removes the shards that the head no longer names: they hold keys that may be out of use.
+    async fn clear(&self, before: Option<&Known>, head: &Head) -> Result<(), PublishError> {
+        let old = before.into_iter().flat_map(|known| &known.head.shards);
+        for shard in old.filter(|old| !head.shards.iter().any(|shard| shard.slot == old.slot)) {
+            let permit = self.lead.permit()?;
+            self.delete(&permit, &shards::slot_name(self.name, shard.slot)).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(&self, _: &Permit<'_>, secret: &Secret) -> Result<Secret, kube::Error> {
+        self.metrics.wrote("secrets");
+        self.api.create(&PostParams::default(), secret).await
+    }
+
+    async fn replace(&self, _: &Permit<'_>, secret: &Secret) -> Result<Secret, kube::Error> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        self.metrics.wrote("secrets");
+        self.api.replace(name, &PostParams::default(), secret).await
+    }
+
+    async fn delete(&self, _: &Permit<'_>, name: &str) -> Result<(), kube::Error> {
+        self.metrics.wrote("secrets");
+        match self.api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    fn secret(&self, name: String, key: &str, bytes: Vec<u8>) -> Secret {
+        let owner = OwnerReference {
+            api_version: AuthServer::api_version(&()).into_owned(),
+            kind: AuthServer::kind(&()).into_owned(),
+            name: self.name.name.clone(),
+            uid: self.owner.to_owned(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        };
+        let labels = [
+            ("app.kubernetes.io/managed-by".to_owned(), "tidings-operator".to_owned()),
+            ("tidings.dev/auth-server".to_owned(), self.name.name.chars().take(63).collect()),
+        ];
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(self.name.namespace.clone()),
+                labels: Some(labels.into()),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
+            data: Some([(key.to_owned(), ByteString(bytes))].into()),
+            type_: Some("tidings.dev/plan".to_owned()),
+            ..Secret::default()
+        }
+    }
+}
+
+/// Packing some thousand Webhooks takes a while: off the threads that serve everything else.
+async fn split(plan: &Arc<Plan>, before: usize) -> Result<Vec<Shard>, ShardError> {
+    let (plan, count) = (Arc::clone(plan), plan.webhooks.len());
+    let packed = tokio::task::spawn_blocking(move || shards::split(&plan, before)).await;
+    packed.unwrap_or(Err(ShardError::TooLarge { webhooks: count }))
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,592 @@
+//! The model: every object that was seen, what was judged of it, and what is to be done.
+//!
+//! ```text
+//! Change -> World -> to_read (Secrets), plans, statuses
+//! ```
+//!
+//! It is pure: no network, no clock of its own. What is to be done follows from the objects alone, in
+//! whatever order they came; so a fresh start ends in the same state as a long life. A Webhook is judged
+//! again only when something that it depends on changed.
+//!
+//! It must never hand out a plan before everything was listed once: half a world would be half a plan.
+
+pub mod change;
+mod replays;
+mod sidecars;
+mod statuses;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tidings_crds::{AuthServer, Webhook, WebhookReplay};
+use tidings_plan::{ObjectName, Plan, WebhookPlan, shards};
+
+use crate::{
+    Finding, Judged, JudgedServer, Objects, judge_server, judge_webhook, names, render_plan, resolve,
+};
+use change::{Change, Kind, Object, Pod, Unreadable};
+use sidecars::{Reports, Sidecar};
+
+pub use statuses::Desired;
+
+/// Every object that was seen, and what was judged of it.
+#[derive(Debug, Default)]
+pub struct World {
+    objects: Objects,
+    reports: Reports,
+    replays: BTreeMap<ObjectName, WebhookReplay>,
+    pods: BTreeMap<ObjectName, BTreeMap<String, Pod>>,
+    unreadable: BTreeMap<(Kind, ObjectName), Unreadable>,
+    secrets: BTreeMap<ObjectName, SecretState>,
+    /// Which objects refer to a Secret.
+    users: HashMap<ObjectName, BTreeSet<User>>,
+    servers: BTreeMap<ObjectName, Server>,
+    webhooks: BTreeMap<ObjectName, Entry>,
+    waiting: BTreeSet<(Kind, Option<String>)>,
+    dirty: Dirty,
+}
+
+/// What must be looked at again.
+#[derive(Debug, Default)]
+struct Dirty {
+    webhooks: BTreeSet<ObjectName>,
+    servers: BTreeSet<ObjectName>,
+    plans: BTreeSet<ObjectName>,
+    statuses: BTreeSet<(Kind, ObjectName)>,
+    secrets: BTreeSet<ObjectName>,
+    rotated: BTreeSet<ObjectName>,
+    touched: BTreeSet<ObjectName>,
+}
+
+/// A Secret: its version as the watch told it, and the one of which the content is held.
+#[derive(Debug, Clone, Default)]
+struct SecretState {
+    seen: Option<String>,
+    held: Option<String>,
+}
+
+/// Who refers to a Secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum User {
+    Server(ObjectName),
+    Webhook(ObjectName),
+}
+
+/// An `AuthServer` as it was judged, and its plan.
+#[derive(Debug, Default)]
+struct Server {
+    judged: Option<JudgedServer>,
+    /// The Webhooks that name it.
+    webhooks: BTreeSet<ObjectName>,
+    /// The number of the plan that is published; `None` before it is known.
+    generation: Option<u64>,
+    /// Why the plan could not be published.
+    failed: Option<Finding>,
+    /// The sidecars that reported.
+    sidecars: Vec<Sidecar>,
+}
+
+/// A Webhook as it was judged.
+#[derive(Debug)]
+struct Entry {
+    server: ObjectName,
+    secrets: BTreeSet<ObjectName>,
+    judged: Option<Judged>,
+    plan: Option<WebhookPlan>,
+    /// The number of the plan from which on it is as it is; `None` while that plan is not published.
+    since: Option<u64>,
+}
+
+// === impl SecretState ===
+
+impl SecretState {
+    /// Whether the content held is as new as what the watch told.
+    fn is_current(&self) -> bool {
+        match (&self.seen, &self.held) {
+            (None, _) => true,
+            (Some(seen), Some(held)) => !is_newer(seen, held),
+            (Some(_), None) => false,
+        }
+    }
+}
+
+/// Whether a resource version is newer than another; they are whole numbers that rise.
+fn is_newer(version: &str, than: &str) -> bool {
+    match (version.parse::<u128>(), than.parse::<u128>()) {
+        (Ok(version), Ok(than)) => version > than,
+        _ => version != than,
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// A model that is complete once each of these lists has come: a kind and its namespace, or the cluster.
+    pub fn waiting_for(lists: impl IntoIterator<Item = (Kind, Option<String>)>) -> Self {
+        Self { waiting: lists.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Whether everything was listed once.
+    pub fn is_complete(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The lists that have not come yet.
+    pub fn waits_for(&self) -> impl Iterator<Item = &(Kind, Option<String>)> {
+        self.waiting.iter()
+    }
+
+    /// The `AuthServers`, with the labels that select their pods.
+    pub fn pod_selectors(&self) -> BTreeMap<ObjectName, tidings_crds::Selector> {
+        let servers = self.objects.auth_servers.iter();
+        servers.filter_map(|(name, server)| Some((name.clone(), server.spec.pod_selector.clone()?))).collect()
+    }
+
+    /// Everything is to be looked at again, as after leadership was won.
+    pub fn look_at_everything(&mut self) {
+        self.dirty.plans.extend(self.servers.keys().cloned());
+        self.dirty.statuses.extend(self.objects.webhooks.keys().map(|name| (Kind::Webhook, name.clone())));
+        self.dirty
+            .statuses
+            .extend(self.objects.auth_servers.keys().map(|name| (Kind::AuthServer, name.clone())));
+        self.dirty.statuses.extend(self.replays.keys().map(|name| (Kind::Replay, name.clone())));
+        self.dirty.statuses.extend(self.unreadable.keys().cloned());
+    }
+
+    /// Takes a change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put(object) => self.put(object),
+            Change::Gone(kind, name) => self.gone(kind, &name),
+            Change::Listed(kind, scope, names) => self.listed(kind, scope, &names),
+            Change::SecretRead(name, content) => self.secret_read(&name, content),
+            Change::Pods(server, pods) => {
+                self.pods.insert(server.clone(), pods);
+                self.sidecars_changed(&server);
+            }
+            Change::Written(kind, name, version) => self.written(kind, &name, version),
+            Change::Conflict(kind, name) => drop(self.dirty.statuses.insert((kind, name))),
+            Change::PlanLost(server) => drop(self.dirty.plans.insert(server)),
+            Change::Published(plan, generation) => self.published(&plan, generation),
+            Change::PublishFailed(server, finding) => {
+                if let Some(known) = self.servers.get_mut(&server) {
+                    known.failed = Some(finding);
+                }
+                self.server_status(&server);
+            }
+        }
+    }
+
+    /// The Secrets whose content is to be read, once each.
+    pub fn take_secrets_to_read(&mut self) -> Vec<ObjectName> {
+        let asked = std::mem::take(&mut self.dirty.secrets);
+        asked
+            .into_iter()
+            .filter(|name| self.secrets.get(name).is_some_and(|state| !state.is_current()))
+            .collect()
+    }
+
+    /// The Webhooks whose signing keys were replaced.
+    pub fn take_rotated(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.dirty.rotated)
+    }
+
+    /// The plans that changed, or are to be looked at again. None before everything was listed.
+    pub fn take_plans(&mut self) -> Vec<Arc<Plan>> {
+        if !self.is_complete() {
+            return Vec::new();
+        }
+        self.judge();
+        let names = std::mem::take(&mut self.dirty.plans);
+        names.iter().filter_map(|name| self.plan(name)).collect()
+    }
+
+    /// The statuses that may have changed: as they should be, or `None` where they are. Nothing before
+    /// everything was listed.
+    pub fn take_statuses(&mut self, now: Timestamp) -> Vec<(Kind, ObjectName, Option<Desired>)> {
+        if !self.is_complete() {
+            return Vec::new();
+        }
+        self.judge();
+        let keys = std::mem::take(&mut self.dirty.statuses);
+        keys.into_iter()
+            .map(|(kind, name)| {
+                let desired = self.desired(kind, &name, now);
+                (kind, name, desired)
+            })
+            .collect()
+    }
+
+    /// The UID of an `AuthServer`, which owns its plan.
+    pub fn server_uid(&self, name: &ObjectName) -> Option<String> {
+        self.objects.auth_servers.get(name)?.metadata.uid.clone()
+    }
+
+    /// The UID of a Webhook.
+    pub fn webhook_uid(&self, name: &ObjectName) -> Option<String> {
+        self.objects.webhooks.get(name)?.metadata.uid.clone()
+    }
+
+    fn put(&mut self, object: Object) {
+        match object {
+            Object::AuthServer(server) => self.put_server(*server),
+            Object::Webhook(webhook) => self.put_webhook(*webhook),
+            Object::Report(report) => self.put_report(*report),
+            Object::Replay(replay) => self.put_replay(*replay),
+            Object::Secret(name, version) => self.put_secret(name, version),
+            Object::Namespace(name, labels) => self.put_namespace(name, labels),
+            Object::Unreadable(kind, unreadable) => {
+                let name = unreadable.name.clone();
+                self.gone(kind, &name);
+                self.dirty.statuses.insert((kind, name.clone()));
+                self.unreadable.insert((kind, name), unreadable);
+            }
+        }
+    }
+
+    fn put_server(&mut self, server: AuthServer) {
+        let name = name_of(&server.metadata);
+        self.unreadable.remove(&(Kind::AuthServer, name.clone()));
+        let before = self.objects.auth_servers.insert(name.clone(), server);
+        let server = &self.objects.auth_servers[&name];
+        self.dirty.statuses.insert((Kind::AuthServer, name.clone()));
+        let is_same = before
+            .as_ref()
+            .is_some_and(|before| before.spec == server.spec && before.metadata.uid == server.metadata.uid);
+        if is_same {
+            return;
+        }
+        if server.spec.pod_selector.is_none() {
+            self.pods.remove(&name);
+        }
+        let of = |server: &AuthServer| secret_names(&name, resolve::secrets_of_server(&server.spec));
+        let (old, new) = (before.as_ref().map(of).unwrap_or_default(), of(server));
+        self.refer(&User::Server(name.clone()), &old, &new);
+        let state = self.servers.entry(name.clone()).or_default();
+        if before.is_none_or(|before| before.metadata.uid != self.objects.auth_servers[&name].metadata.uid) {
+            // Another object under the name has no plan yet that we know of.
+            (state.generation, state.failed) = (None, None);
+        }
+        self.dirty.servers.insert(name);
+    }
+
+    fn put_webhook(&mut self, webhook: Webhook) {
+        let name = name_of(&webhook.metadata);
+        self.unreadable.remove(&(Kind::Webhook, name.clone()));
+        self.dirty.statuses.insert((Kind::Webhook, name.clone()));
+        let server = names(&webhook, &name);
+        let secrets = secret_names(&name, resolve::secrets_of(&webhook.spec));
+        let before = self.objects.webhooks.insert(name.clone(), webhook);
+        let webhook = &self.objects.webhooks[&name];
+        let is_same = before.as_ref().is_some_and(|before| {
+            before.spec == webhook.spec
+                && before.metadata.uid == webhook.metadata.uid
+                && before.metadata.generation == webhook.metadata.generation
+        });
+        if is_same {
+            return;
+        }
+        if before.as_ref().is_some_and(|before| before.metadata.uid != webhook.metadata.uid) {
+            self.forget_webhook(&name);
+        }
+        let user = User::Webhook(name.clone());
+        let old = self.webhooks.get(&name).map(|entry| (entry.server.clone(), entry.secrets.clone()));
+        let (old_server, old_secrets) = old.map_or((None, BTreeSet::new()), |(a, b)| (Some(a), b));
+        self.refer(&user, &old_secrets, &secrets);
+        if let Some(old) = old_server.filter(|old| *old != server) {
+            self.leave(&name, &old);
+        }
+        self.servers.entry(server.clone()).or_default().webhooks.insert(name.clone());
+        let entry = self.webhooks.entry(name.clone()).or_insert_with(|| Entry {
+            server: server.clone(),
+            secrets: BTreeSet::new(),
+            judged: None,
+            plan: None,
+            since: None,
+        });
+        (entry.server, entry.secrets) = (server, secrets);
+        self.replays_of(&name);
+        self.dirty.webhooks.insert(name);
+    }
+
+    /// A Webhook is no longer one of this server's.
+    fn leave(&mut self, name: &ObjectName, server: &ObjectName) {
+        if let Some(state) = self.servers.get_mut(server) {
+            state.webhooks.remove(name);
+            self.dirty.plans.insert(server.clone());
+            self.dirty.statuses.insert((Kind::AuthServer, server.clone()));
+        }
+    }
+
+    fn forget_webhook(&mut self, name: &ObjectName) {
+        if let Some(entry) = self.webhooks.remove(name) {
+            self.refer(&User::Webhook(name.clone()), &entry.secrets, &BTreeSet::new());
+            self.leave(name, &entry.server);
+        }
+    }
+
+    fn put_secret(&mut self, name: ObjectName, version: String) {
+        let state = self.secrets.entry(name.clone()).or_default();
+        if state.seen.as_ref().is_some_and(|seen| !is_newer(&version, seen)) {
+            return;
+        }
+        state.seen = Some(version);
+        if self.users.contains_key(&name) {
+            self.dirty.secrets.insert(name);
+        } else {
+            self.touched(&name);
+        }
+    }
+
+    /// Somebody touched a plan's Secret, most often we ourselves: it is compared with what should be there.
+    fn touched(&mut self, name: &ObjectName) {
+        if name.name.starts_with(shards::NAME_PREFIX) {
+            self.dirty.touched.insert(name.clone());
+        }
+    }
+
+    /// The plan Secrets that were touched, with their version; `None` where one is gone.
+    pub fn take_touched(&mut self) -> Vec<(ObjectName, Option<String>)> {
+        let touched = std::mem::take(&mut self.dirty.touched);
+        let version = |name: &ObjectName| self.secrets.get(name).and_then(|state| state.seen.clone());
+        touched.into_iter().map(|name| (name.clone(), version(&name))).collect()
+    }
+
+    fn secret_read(&mut self, name: &ObjectName, content: Option<change::SecretContent>) {
+        if !self.users.contains_key(name) {
+            return;
+        }
+        let state = self.secrets.entry(name.clone()).or_default();
+        if let Some(change::SecretContent { version, texts }) = content {
+            state.held = Some(version);
+            if state.seen.is_none() {
+                // It is there although the watch has not told of it yet.
+                state.seen.clone_from(&state.held);
+            }
+            self.objects.secrets.insert(name.clone(), texts);
+        } else {
+            state.held.clone_from(&state.seen);
+            self.objects.secrets.remove(name);
+        }
+        if !self.secrets[name].is_current() {
+            self.dirty.secrets.insert(name.clone());
+        }
+        self.secret_changed(name);
+    }
+
+    fn secret_changed(&mut self, name: &ObjectName) {
+        for user in self.users.get(name).into_iter().flatten() {
+            match user {
+                User::Server(name) => drop(self.dirty.servers.insert(name.clone())),
+                User::Webhook(name) => drop(self.dirty.webhooks.insert(name.clone())),
+            }
+        }
+    }
+
+    /// Notes which Secrets an object refers to now; what nobody refers to any more is forgotten.
+    fn refer(&mut self, user: &User, old: &BTreeSet<ObjectName>, new: &BTreeSet<ObjectName>) {
+        for name in old.difference(new) {
+            let Some(users) = self.users.get_mut(name) else { continue };
+            users.remove(user);
+            if users.is_empty() {
+                self.users.remove(name);
+                self.objects.secrets.remove(name);
+                if let Some(state) = self.secrets.get_mut(name) {
+                    state.held = None;
+                }
+            }
+        }
+        for name in new {
+            self.users.entry(name.clone()).or_default().insert(user.clone());
+            self.dirty.secrets.insert(name.clone());
+        }
+    }
+
+    fn put_namespace(&mut self, name: String, labels: BTreeMap<String, String>) {
+        if self.objects.namespaces.get(&name) == Some(&labels) {
+            return;
+        }
+        let from = ObjectName::new(&name, "");
+        let webhooks = self.webhooks.range(from..).take_while(|(webhook, _)| webhook.namespace == name);
+        self.dirty.webhooks.extend(webhooks.map(|(webhook, _)| webhook.clone()));
+        self.objects.namespaces.insert(name, labels);
+    }
+
+    fn gone(&mut self, kind: Kind, name: &ObjectName) {
+        self.unreadable.remove(&(kind, name.clone()));
+        match kind {
+            Kind::AuthServer => self.server_gone(name),
+            Kind::Webhook => {
+                if let Some(webhook) = self.objects.webhooks.remove(name) {
+                    self.reports.forget(&webhook.metadata.uid.unwrap_or_default());
+                    self.forget_webhook(name);
+                    self.replays_of(name);
+                }
+            }
+            Kind::Report => self.report_gone(name),
+            Kind::Replay => self.replay_gone(name),
+            Kind::Secret => {
+                if self.secrets.remove(name).is_some() {
+                    self.objects.secrets.remove(name);
+                    self.secret_changed(name);
+                    self.touched(name);
+                }
+            }
+            Kind::Namespace => drop(self.objects.namespaces.remove(&name.name)),
+        }
+    }
+
+    fn server_gone(&mut self, name: &ObjectName) {
+        let Some(server) = self.objects.auth_servers.remove(name) else { return };
+        let secrets = secret_names(name, resolve::secrets_of_server(&server.spec));
+        self.refer(&User::Server(name.clone()), &secrets, &BTreeSet::new());
+        self.pods.remove(name);
+        if let Some(state) = self.servers.get_mut(name) {
+            *state = Server { webhooks: std::mem::take(&mut state.webhooks), ..Server::default() };
+            self.dirty.webhooks.extend(state.webhooks.iter().cloned());
+        }
+    }
+
+    fn listed(&mut self, kind: Kind, scope: Option<String>, names: &BTreeSet<ObjectName>) {
+        let in_scope = |name: &ObjectName| scope.as_ref().is_none_or(|scope| name.namespace == *scope);
+        let known: Vec<_> = match kind {
+            Kind::AuthServer => self.objects.auth_servers.keys().cloned().collect(),
+            Kind::Webhook => self.objects.webhooks.keys().cloned().collect(),
+            Kind::Report => self.reports.names().cloned().collect(),
+            Kind::Replay => self.replays.keys().cloned().collect(),
+            Kind::Secret => self.secrets.keys().cloned().collect(),
+            Kind::Namespace => self.objects.namespaces.keys().map(|name| ObjectName::new("", name)).collect(),
+        };
+        let unreadable = self.unreadable.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone());
+        let gone: Vec<_> = known
+            .into_iter()
+            .chain(unreadable)
+            .filter(|name| in_scope(name) && !names.contains(name))
+            .collect();
+        for name in gone {
+            self.gone(kind, &name);
+        }
+        self.waiting.remove(&(kind, scope));
+    }
+
+    /// Judges what changed. A Webhook whose Secret is being read stays as it was until that is done.
+    fn judge(&mut self) {
+        for name in std::mem::take(&mut self.dirty.servers) {
+            if !self.secrets_are_current(&secret_names_of_server(&self.objects, &name)) {
+                self.dirty.servers.insert(name);
+                continue;
+            }
+            let judged = judge_server(&self.objects, &name);
+            let Some(state) = self.servers.get_mut(&name) else { continue };
+            state.judged = judged;
+            self.dirty.webhooks.extend(state.webhooks.iter().cloned());
+            self.dirty.plans.insert(name.clone());
+            self.server_status(&name);
+        }
+        for name in std::mem::take(&mut self.dirty.webhooks) {
+            self.judge_webhook(name);
+        }
+    }
+
+    fn judge_webhook(&mut self, name: ObjectName) {
+        let (Some(webhook), Some(entry)) = (self.objects.webhooks.get(&name), self.webhooks.get(&name))
+        else {
+            return;
+        };
+        let server = self.servers.get(&entry.server);
+        let server_waits = self.dirty.servers.contains(&entry.server);
+        if server_waits || !self.secrets_are_current(&entry.secrets) {
+            self.dirty.webhooks.insert(name);
+            return;
+        }
+        let judged_server = server.and_then(|server| server.judged.as_ref());
+        let (judged, plan) = judge_webhook(&self.objects, &name, webhook, judged_server);
+        let Some(entry) = self.webhooks.get_mut(&name) else { return };
+        if entry.plan != plan {
+            let keys = |plan: &Option<WebhookPlan>| plan.as_ref().map(|plan| plan.signing_keys.clone());
+            let (old, new) = (keys(&entry.plan), keys(&plan));
+            if old.is_some() && new.is_some() && old != new {
+                self.dirty.rotated.insert(name.clone());
+            }
+            entry.since = None;
+            entry.plan = plan;
+            self.dirty.plans.insert(entry.server.clone());
+        }
+        entry.judged = Some(judged);
+        let server = entry.server.clone();
+        self.dirty.statuses.insert((Kind::AuthServer, server));
+        self.replays_of(&name);
+        self.dirty.statuses.insert((Kind::Webhook, name));
+    }
+
+    fn secrets_are_current(&self, names: &BTreeSet<ObjectName>) -> bool {
+        names.iter().all(|name| self.secrets.get(name).is_none_or(SecretState::is_current))
+    }
+
+    /// The plan of a server as it should be; `None` where it cannot be rendered, and the one before stays.
+    fn plan(&mut self, name: &ObjectName) -> Option<Arc<Plan>> {
+        let judged = self.servers.get(name)?.judged.as_ref()?;
+        let webhooks = &self.servers[name].webhooks;
+        // A Webhook that was never judged is still on its way in; without it the plan would drop it.
+        if webhooks.iter().any(|name| self.webhooks.get(name).is_some_and(|entry| entry.judged.is_none())) {
+            self.dirty.plans.insert(name.clone());
+            return None;
+        }
+        let plans = webhooks.iter().filter_map(|name| self.webhooks.get(name)?.plan.clone()).collect();
+        render_plan(name, judged, plans, self.replay_plans(name)).map(Arc::new)
+    }
+
+    /// A plan is published under this number: what is in it and had none yet is so from then on.
+    fn published(&mut self, plan: &Plan, generation: u64) {
+        let Some(server) = self.servers.get_mut(&plan.auth_server) else { return };
+        (server.generation, server.failed) = (Some(generation), None);
+        for published in &plan.webhooks {
+            let entry = self.webhooks.get_mut(&published.webhook);
+            if let Some(entry) = entry.filter(|entry| entry.plan.as_ref() == Some(published)) {
+                entry.since.get_or_insert(generation);
+            }
+        }
+        self.server_status(&plan.auth_server);
+        self.webhook_statuses(&plan.auth_server);
+    }
+
+    fn written(&mut self, kind: Kind, name: &ObjectName, version: String) {
+        let metadata = match kind {
+            Kind::AuthServer => self.objects.auth_servers.get_mut(name).map(|object| &mut object.metadata),
+            Kind::Webhook => self.objects.webhooks.get_mut(name).map(|object| &mut object.metadata),
+            Kind::Replay => self.replays.get_mut(name).map(|object| &mut object.metadata),
+            _ => None,
+        };
+        if let Some(metadata) = metadata {
+            metadata.resource_version = Some(version);
+        }
+    }
+
+    fn server_status(&mut self, name: &ObjectName) {
+        self.dirty.statuses.insert((Kind::AuthServer, name.clone()));
+    }
+
+    /// The statuses of all Webhooks of a server may be others now.
+    fn webhook_statuses(&mut self, server: &ObjectName) {
+        let webhooks = self.servers.get(server).map(|server| server.webhooks.clone()).unwrap_or_default();
+        self.dirty.statuses.extend(webhooks.into_iter().map(|name| (Kind::Webhook, name)));
+    }
+}
+
+/// The name of an object.
+pub(crate) fn name_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectName {
+    ObjectName::new(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+fn secret_names(user: &ObjectName, names: BTreeSet<&str>) -> BTreeSet<ObjectName> {
+    names.into_iter().map(|name| ObjectName::new(&user.namespace, name)).collect()
+}
+
+fn secret_names_of_server(objects: &Objects, name: &ObjectName) -> BTreeSet<ObjectName> {
+    let server = objects.auth_servers.get(name);
+    server.map(|server| secret_names(name, resolve::secrets_of_server(&server.spec))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

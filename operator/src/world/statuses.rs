@@ -1,0 +1,380 @@
+//! The statuses as they should be.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use tidings_crds::{
+    Attempt, AuthServerStatus, CircuitState, Condition as Written, ConditionStatus, EventTally,
+    FailedAttempt, SidecarTally, SourceTally, Webhook, WebhookReport, WebhookStatus, WebhookTally,
+};
+use tidings_plan::ObjectName;
+
+use super::World;
+use super::change::{Kind, Unreadable};
+use super::sidecars::Sidecar;
+use crate::status::{self, Condition, Health, Programming};
+use crate::{Finding, Reason};
+
+/// How many stores that report no more are kept apart, so that one that comes back is not counted twice.
+const KEPT_SOURCES: usize = 16;
+
+/// The source that holds what stores delivered that are gone for long.
+const GONE: &str = "gone";
+
+/// A status that should be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Desired {
+    /// The object's kind.
+    pub kind: Kind,
+    /// The object.
+    pub name: ObjectName,
+    /// Its UID.
+    pub uid: String,
+    /// The version on which this is based.
+    pub resource_version: String,
+    /// The status as it is.
+    pub before: Value,
+    /// The status as it should be.
+    pub status: Value,
+    /// A condition changed: to be written at once.
+    pub urgent: bool,
+    /// It is about to change again, as while a plan is on its way to the sidecars.
+    pub settling: bool,
+}
+
+// === impl World ===
+
+impl World {
+    /// The status of an object, where it is not as it should be.
+    pub(super) fn desired(&self, kind: Kind, name: &ObjectName, now: Timestamp) -> Option<Desired> {
+        if let Some(unreadable) = self.unreadable.get(&(kind, name.clone())) {
+            return Some(of_unreadable(kind, unreadable, now));
+        }
+        match kind {
+            Kind::Webhook => self.of_webhook(name, now),
+            Kind::AuthServer => self.of_server(name, now),
+            Kind::Replay => self.of_replay(name, now),
+            Kind::Report | Kind::Secret | Kind::Namespace => None,
+        }
+    }
+
+    fn of_webhook(&self, name: &ObjectName, now: Timestamp) -> Option<Desired> {
+        let webhook = self.objects.webhooks.get(name)?;
+        let entry = self.webhooks.get(name)?;
+        let judged = entry.judged.as_ref()?;
+        let before = webhook.status.clone().unwrap_or_default();
+        let uid = webhook.metadata.uid.clone().unwrap_or_default();
+        let reports = self.reports.of(name, &uid);
+        let programming = self.programming(name);
+        let mut status = tallied(&before, &reports, self.sources(webhook, &before));
+        let health = (!reports.is_empty()).then(|| health(&status, &reports));
+        let conditions = status::conditions(judged, &programming, health.as_ref());
+        let generation = webhook.metadata.generation;
+        status.conditions = written(&conditions, &before.conditions, generation, now);
+        status.observed_generation = generation;
+        status.endpoint_host.clone_from(&judged.endpoint_host);
+        let settling = matches!(programming, Programming::Waits(_));
+        let urgent = news(&before.conditions, &status.conditions);
+        desired(Kind::Webhook, name, &webhook.metadata, &before, &status, urgent, settling)
+    }
+
+    /// Whether every ready sidecar runs a Webhook as it is now.
+    pub(super) fn programming(&self, name: &ObjectName) -> Programming {
+        let Some(entry) = self.webhooks.get(name) else {
+            return Programming::Waits("it was not judged yet".into());
+        };
+        let Some(server) = self.servers.get(&entry.server) else {
+            return Programming::NoSidecar("there is no such AuthServer".into());
+        };
+        let ready: Vec<_> = server.sidecars.iter().filter(|sidecar| sidecar.ready).collect();
+        if let Some(failed) = &server.failed {
+            return Programming::Waits(format!("the plan could not be published: {}", failed.message));
+        }
+        let Some(since) = entry.since else {
+            return Programming::Waits("the plan is being published".into());
+        };
+        if ready.is_empty() {
+            return Programming::NoSidecar(format!("no sidecar of AuthServer {} is ready", entry.server));
+        }
+        // A number beyond ours is of a plan that was lost since, and counted anew.
+        let ours = since..=server.generation.unwrap_or(since);
+        let behind =
+            ready.iter().find(|sidecar| !sidecar.generation.is_some_and(|runs| ours.contains(&runs)));
+        if let Some(sidecar) = behind {
+            let runs = sidecar
+                .generation
+                .map_or_else(|| "has not reported".into(), |runs| format!("runs plan {runs}"));
+            return Programming::Waits(format!("pod {} {runs}, this came with plan {since}", sidecar.pod));
+        }
+        let rejected = ready.iter().find_map(|sidecar| Some((sidecar, sidecar.rejected.get(name)?)));
+        rejected.map_or(Programming::Runs, |(sidecar, message)| {
+            Programming::Rejected(format!("pod {}: {message}", sidecar.pod))
+        })
+    }
+
+    /// What each store delivered: those that report, those that did, and one for all that are long gone.
+    fn sources(&self, webhook: &Webhook, before: &WebhookStatus) -> Vec<SourceTally> {
+        let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
+        let mut sources = before.sources.clone();
+        for told in self.reports.tallies(uid) {
+            match sources.iter_mut().find(|source| source.store == told.store) {
+                Some(source) => source.clone_from(told),
+                None => sources.push(told.clone()),
+            }
+        }
+        let server = crate::names(webhook, &super::name_of(&webhook.metadata));
+        let live = self.reports.stores(&server);
+        let is_old = |source: &SourceTally| source.store != GONE && !live.contains(&source.store);
+        while sources.iter().filter(|source| is_old(source)).count() > KEPT_SOURCES {
+            let Some(at) = sources.iter().position(is_old) else { break };
+            fold(&mut sources, at);
+        }
+        sources
+    }
+
+    fn of_server(&self, name: &ObjectName, now: Timestamp) -> Option<Desired> {
+        let server = self.objects.auth_servers.get(name)?;
+        let state = self.servers.get(name)?;
+        let judged = state.judged.as_ref()?;
+        let before = server.status.clone().unwrap_or_default();
+        let accepted = match judged.findings().first() {
+            None => Ok(()),
+            Some(finding) => Err(finding.clone()),
+        };
+        let accepted = status::of_result("Accepted", &accepted, Reason::Accepted, "the spec is in order");
+        let programmed = server_programmed(name, state.failed.as_ref(), state.generation, &state.sidecars);
+        let ready = status::ready([&accepted, &accepted, &programmed], "every ready sidecar runs the plan");
+        let in_plan = state.webhooks.iter().filter(|name| self.is_in_plan(name)).count();
+        let runs = |sidecar: &&Sidecar| sidecar.ready && sidecar.generation == state.generation;
+        let generation = server.metadata.generation;
+        let status = AuthServerStatus {
+            observed_generation: generation,
+            conditions: written(&[accepted, programmed, ready], &before.conditions, generation, now),
+            sidecars: SidecarTally {
+                ready: count(state.sidecars.iter().filter(runs).count()),
+                total: count(state.sidecars.len()),
+            },
+            webhooks: WebhookTally {
+                accepted: count(in_plan),
+                rejected: count(state.webhooks.len() - in_plan),
+            },
+            events: EventTally {
+                received: state.sidecars.iter().map(|sidecar| sidecar.received).sum(),
+                unmatched: state.sidecars.iter().map(|sidecar| sidecar.unmatched).sum(),
+            },
+        };
+        let urgent = news(&before.conditions, &status.conditions) || before.sidecars != status.sidecars;
+        let settling = state.generation.is_none() && state.failed.is_none();
+        desired(Kind::AuthServer, name, &server.metadata, &before, &status, urgent, settling)
+    }
+
+    pub(super) fn is_in_plan(&self, webhook: &ObjectName) -> bool {
+        self.webhooks.get(webhook).is_some_and(|entry| entry.plan.is_some())
+    }
+}
+
+/// An object that does not fit the types can be told so all the same.
+fn of_unreadable(kind: Kind, unreadable: &Unreadable, now: Timestamp) -> Desired {
+    let Unreadable { name, uid, resource_version, generation, error } = unreadable;
+    let message = format!(
+        "the object does not fit the schema of this version: {error}; apply it again as it should be"
+    );
+    let conditions = ["Accepted", "Ready"]
+        .map(|kind| Condition::new(kind, Some(false), Reason::InvalidSchema, message.clone()));
+    let conditions = written(&conditions, &[], Some(*generation), now);
+    let status = serde_json::json!({ "observedGeneration": generation, "conditions": conditions });
+    Desired {
+        kind,
+        name: name.clone(),
+        uid: uid.clone(),
+        resource_version: resource_version.clone(),
+        before: Value::Null,
+        status,
+        urgent: true,
+        settling: false,
+    }
+}
+
+/// The numbers of a status, summed over the sidecars.
+fn tallied(before: &WebhookStatus, reports: &[&WebhookReport], sources: Vec<SourceTally>) -> WebhookStatus {
+    let newest = |a: &Option<String>, b: Option<&str>| b.is_some_and(|b| a.as_deref().is_none_or(|a| a < b));
+    let mut status = WebhookStatus {
+        delivered: sources.iter().map(|source| source.delivered).sum(),
+        failed: sources.iter().map(|source| source.failed).sum(),
+        dead_lettered: sources.iter().map(|source| source.dead_lettered).sum(),
+        sources,
+        last_success: before.last_success.clone(),
+        last_failure: before.last_failure.clone(),
+        ..WebhookStatus::default()
+    };
+    for report in reports {
+        status.pending += report.pending;
+        status.consecutive_failures += report.consecutive_failures;
+        status.oldest_pending_time = earlier(status.oldest_pending_time, report.oldest_pending_time.as_ref());
+        status.next_attempt_time = earlier(status.next_attempt_time, report.next_attempt_time.as_ref());
+        status.failing_since = earlier(status.failing_since, report.failing_since.as_ref());
+        let time = |attempt: &Option<Attempt>| attempt.as_ref().map(|attempt| attempt.time.clone());
+        if newest(&time(&status.last_success), time(&report.last_success).as_deref()) {
+            status.last_success.clone_from(&report.last_success);
+        }
+        let time = |attempt: &Option<FailedAttempt>| attempt.as_ref().map(|attempt| attempt.time.clone());
+        if newest(&time(&status.last_failure), time(&report.last_failure).as_deref()) {
+            status.last_failure.clone_from(&report.last_failure);
+        }
+    }
+    status
+}
+
+/// The earlier of two times, where there is one.
+fn earlier(a: Option<String>, b: Option<&String>) -> Option<String> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a <= *b { a } else { b.clone() }),
+        (a, b) => a.or_else(|| b.cloned()),
+    }
+}
+
+fn fold(sources: &mut Vec<SourceTally>, at: usize) {
+    let old = sources.remove(at);
+    let known = sources.iter().position(|source| source.store == GONE);
+    let gone = known.unwrap_or_else(|| {
+        sources.insert(0, SourceTally { store: GONE.to_owned(), ..SourceTally::default() });
+        0
+    });
+    let gone = &mut sources[gone];
+    gone.delivered += old.delivered;
+    gone.failed += old.failed;
+    gone.dead_lettered += old.dead_lettered;
+}
+
+fn health(status: &WebhookStatus, reports: &[&WebhookReport]) -> Health {
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    let rank = |circuit: &CircuitState| match circuit {
+        CircuitState::Closed => 0,
+        CircuitState::Suspended => 1,
+        CircuitState::Probing => 2,
+        CircuitState::Open => 3,
+        CircuitState::Gone => 4,
+    };
+    Health {
+        delivered: unsigned(status.delivered),
+        consecutive_failures: unsigned(status.consecutive_failures),
+        failing_since: status.failing_since.clone(),
+        circuit: reports.iter().map(|report| report.circuit).max_by_key(rank).unwrap_or_default(),
+        last_failure: status.last_failure.as_ref().map(sentence),
+        pending: unsigned(status.pending),
+        next_attempt: status.next_attempt_time.clone(),
+    }
+}
+
+/// The failure with how far it came, how long it took and how long it might have.
+fn sentence(failure: &FailedAttempt) -> String {
+    let FailedAttempt {
+        event, reason, phase, duration_milliseconds, timeout_seconds, attempt, message, ..
+    } = failure;
+    let phase = phase.as_ref().map(|phase| format!(" in phase {phase}")).unwrap_or_default();
+    format!(
+        "{reason}{phase}: {message} (event {event}, attempt {attempt}, {duration_milliseconds} ms of at most {timeout_seconds} s)"
+    )
+}
+
+fn server_programmed(
+    name: &ObjectName,
+    failed: Option<&Finding>,
+    generation: Option<u64>,
+    sidecars: &[Sidecar],
+) -> Condition {
+    let not = |reason, message: String| Condition::new("Programmed", Some(false), reason, message);
+    if let Some(Finding { reason, message, .. }) = failed {
+        return not(*reason, message.clone());
+    }
+    let Some(generation) = generation else {
+        return not(Reason::Pending, "the plan is not published yet".into());
+    };
+    if !sidecars.iter().any(|sidecar| sidecar.ready) {
+        let message = format!("no sidecar of AuthServer {name} is ready: add it to the auth server's pods");
+        return not(Reason::NoSidecar, message);
+    }
+    let behind = |sidecar: &&Sidecar| sidecar.ready && sidecar.generation != Some(generation);
+    match sidecars.iter().find(behind) {
+        Some(sidecar) => {
+            not(Reason::Pending, format!("pod {} does not run plan {generation} yet", sidecar.pod))
+        }
+        None => Condition::new(
+            "Programmed",
+            Some(true),
+            Reason::Programmed,
+            format!("every ready sidecar runs plan {generation}"),
+        ),
+    }
+}
+
+/// Conditions as they are written: one that keeps its status keeps the time of its transition.
+pub(super) fn written(
+    conditions: &[Condition],
+    before: &[Written],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Written> {
+    let one = |condition: &Condition| {
+        let status = match condition.status {
+            Some(true) => ConditionStatus::True,
+            Some(false) => ConditionStatus::False,
+            None => ConditionStatus::Unknown,
+        };
+        let same = before.iter().find(|before| before.type_ == condition.kind && before.status == status);
+        Written {
+            type_: condition.kind.to_owned(),
+            status,
+            reason: condition.reason.to_string(),
+            message: bounded(&condition.message),
+            last_transition_time: same.map_or_else(|| seconds(now), |same| same.last_transition_time.clone()),
+            observed_generation: generation,
+        }
+    };
+    conditions.iter().map(one).collect()
+}
+
+/// A time as Kubernetes writes it, in whole seconds.
+pub(super) fn seconds(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
+/// A message within the schema's bound.
+fn bounded(message: &str) -> String {
+    message.chars().take(2000).collect()
+}
+
+/// Whether a condition's status or reason changed, or the generation that they speak of.
+pub(super) fn news(before: &[Written], after: &[Written]) -> bool {
+    let told = |conditions: &[Written]| -> Vec<_> {
+        let told =
+            |one: &Written| (one.type_.clone(), one.status, one.reason.clone(), one.observed_generation);
+        conditions.iter().map(told).collect()
+    };
+    told(before) != told(after)
+}
+
+pub(super) fn desired<S: Serialize + PartialEq>(
+    kind: Kind,
+    name: &ObjectName,
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    before: &S,
+    status: &S,
+    urgent: bool,
+    settling: bool,
+) -> Option<Desired> {
+    (before != status).then(|| Desired {
+        kind,
+        name: name.clone(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        before: serde_json::to_value(before).unwrap_or_default(),
+        status: serde_json::to_value(status).unwrap_or_default(),
+        urgent,
+        settling,
+    })
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
