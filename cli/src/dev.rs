@@ -38,9 +38,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// acknowledged survives a kill -9; start again with the same --data-dir.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES\n  \
-    tidings dev -f examples/welcome-email\n  \
+    tidings dev -f examples/auth-server.yaml examples/welcome-email\n  \
     tidings dev --demo            a tour: two services, one that fails and recovers\n  \
-    curl -d '{\"event\":\"PostSignIn\",\"createdAt\":\"2026-01-01T00:00:00.000Z\"}' http://127.0.0.1:8787/events\n\n\
+    curl -d '{\"event\":\"PostSignIn\",\"createdAt\":\"2026-01-01T00:00:00.000Z\"}' http://127.0.0.1:8787/events\n    \
+                                  an event by hand, while the AuthServer has no ingest key\n\n\
     EXIT CODES\n  0  ended by SIGTERM or SIGINT with everything stored\n  1  the manifests or the store cannot be used\n  2  bad usage")]
 pub(crate) struct Arguments {
     /// Files and folders with manifests.

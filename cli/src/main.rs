@@ -4,6 +4,7 @@ mod dev;
 mod lint;
 mod verify;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -36,7 +37,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("TIDINGS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     match Cli::parse().command {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Lint(arguments) => lint::run(&arguments),

@@ -308,7 +308,7 @@ impl Prepared {
             return Ok(());
         }
         let Some(signature) = headers.get("logto-signature-sha-256") else {
-            let message = "there is no logto-signature-sha-256: set the AuthServer's ingest key as the hook's signing key";
+            let message = "there is no logto-signature-sha-256: the hook's signing key, which Logto makes, belongs into the Secret of the AuthServer's ingest.signingKeyRef";
             return Err((Refusal::MissingSignature, message.to_owned()));
         };
         if verify_logto(&self.keys, signature.as_bytes(), body) {

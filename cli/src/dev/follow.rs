@@ -134,22 +134,15 @@ fn choose(loaded: &Loaded, named: Option<ObjectName>) -> Result<ObjectName, DevE
     }
 }
 
+/// By name, time and size of each manifest's file; what else lies beside them is not looked at.
 fn stamp(paths: &[PathBuf]) -> Vec<Stamp> {
-    let mut stamps = Vec::new();
-    for path in paths {
-        stamp_one(path, &mut stamps);
-    }
+    let files = paths.iter().flat_map(|path| manifests::files(path).unwrap_or_default());
+    let mut stamps: Vec<_> = files.filter_map(|file| stamp_one(&file)).collect();
     stamps.sort();
     stamps
 }
 
-fn stamp_one(path: &Path, stamps: &mut Vec<Stamp>) {
-    let Ok(metadata) = std::fs::metadata(path) else { return };
-    if metadata.is_dir() {
-        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-            stamp_one(&entry.path(), stamps);
-        }
-    } else {
-        stamps.push((path.to_owned(), metadata.modified().ok(), metadata.len()));
-    }
+fn stamp_one(file: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((file.to_owned(), metadata.modified().ok(), metadata.len()))
 }

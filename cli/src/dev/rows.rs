@@ -1,8 +1,9 @@
 //! The rows of the table: what kubectl's columns would show of each Webhook.
 
 use serde::Serialize;
+use tidings_crds::CircuitState;
 use tidings_operator::Outcome;
-use tidings_operator::status::{Condition, Reported, conditions};
+use tidings_operator::status::{Condition, Health, Programming, conditions};
 use tidings_plan::ObjectName;
 use tidings_sidecar::tally::Snapshot;
 
@@ -35,7 +36,8 @@ pub(super) fn of(outcome: &Outcome, snapshots: &[Snapshot]) -> Vec<Row> {
             .as_ref()
             .and_then(|plan| plan.webhooks.iter().find(|webhook| webhook.webhook == *name))
             .map_or(0, |webhook| webhook.generation);
-        let conditions = conditions(judged, generation, snapshot.map(reported).as_ref());
+        let conditions =
+            conditions(judged, &programming(snapshot, generation), snapshot.map(health).as_ref());
         let [_, _, _, ready, delivering] = &conditions;
         let (reason, message) = trouble(ready, delivering);
         let tally = snapshot.map(|snapshot| snapshot.tally.clone()).unwrap_or_default();
@@ -57,14 +59,37 @@ pub(super) fn of(outcome: &Outcome, snapshots: &[Snapshot]) -> Vec<Row> {
     outcome.webhooks.iter().map(row).collect()
 }
 
-fn reported(snapshot: &Snapshot) -> Reported {
-    Reported {
-        generation: Some(snapshot.generation),
-        delivered: snapshot.tally.delivered,
-        consecutive_failures: snapshot.tally.consecutive_failures,
-        failed: snapshot.tally.failed,
-        circuit: snapshot.circuit.to_owned(),
-        last_failure: snapshot.tally.last_failure.as_ref().map(|failure| failure.message.clone()),
+fn programming(snapshot: Option<&Snapshot>, generation: i64) -> Programming {
+    match snapshot {
+        Some(snapshot) if snapshot.generation == generation => Programming::Runs,
+        Some(snapshot) => Programming::Waits(format!("generation {} runs", snapshot.generation)),
+        None => Programming::Waits("it does not run".to_owned()),
+    }
+}
+
+fn health(snapshot: &Snapshot) -> Health {
+    let time = |ms: Option<i64>| {
+        ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|time| format!("{time:.0}"))
+    };
+    let tally = &snapshot.tally;
+    Health {
+        delivered: tally.delivered,
+        consecutive_failures: tally.consecutive_failures,
+        failing_since: time(tally.failing_since_ms),
+        circuit: circuit(snapshot.circuit),
+        last_failure: tally.last_failure.as_ref().map(|failure| failure.message.clone()),
+        pending: snapshot.pending,
+        next_attempt: time(snapshot.next_attempt_ms),
+    }
+}
+
+fn circuit(word: &str) -> CircuitState {
+    match word {
+        "Open" => CircuitState::Open,
+        "Probing" => CircuitState::Probing,
+        "Gone" => CircuitState::Gone,
+        "Suspended" => CircuitState::Suspended,
+        _ => CircuitState::Closed,
     }
 }
 
