@@ -60,6 +60,13 @@ impl Reports {
         self.tallies.remove(uid);
     }
 
+    /// What a store that is gone delivered stands elsewhere now.
+    pub(super) fn forget_store(&mut self, uid: &str, store: &str) {
+        if let Some(stores) = self.tallies.get_mut(uid) {
+            stores.remove(store);
+        }
+    }
+
     fn of_server<'a>(&'a self, server: &'a ObjectName) -> impl Iterator<Item = &'a DeliveryReport> + 'a {
         let from = ObjectName::new(&server.namespace, "");
         let heads = self.heads.range(from..).map(|(_, head)| head);

@@ -46,7 +46,7 @@ pub struct Desired {
 
 impl World {
     /// The status of an object, where it is not as it should be.
-    pub(super) fn desired(&self, kind: Kind, name: &ObjectName, now: Timestamp) -> Option<Desired> {
+    pub(super) fn desired(&mut self, kind: Kind, name: &ObjectName, now: Timestamp) -> Option<Desired> {
         if let Some(unreadable) = self.unreadable.get(&(kind, name.clone())) {
             return Some(of_unreadable(kind, unreadable, now));
         }
@@ -58,15 +58,15 @@ impl World {
         }
     }
 
-    fn of_webhook(&self, name: &ObjectName, now: Timestamp) -> Option<Desired> {
-        let webhook = self.objects.webhooks.get(name)?;
-        let entry = self.webhooks.get(name)?;
-        let judged = entry.judged.as_ref()?;
+    fn of_webhook(&mut self, name: &ObjectName, now: Timestamp) -> Option<Desired> {
+        let webhook = self.objects.webhooks.get(name)?.clone();
         let before = webhook.status.clone().unwrap_or_default();
+        let sources = self.sources(&webhook, &before);
+        let judged = self.webhooks.get(name)?.judged.as_ref()?;
         let uid = webhook.metadata.uid.clone().unwrap_or_default();
         let reports = self.reports.of(name, &uid);
         let programming = self.programming(name);
-        let mut status = tallied(&before, &reports, self.sources(webhook, &before));
+        let mut status = tallied(&before, &reports, sources);
         let health = (!reports.is_empty()).then(|| health(&status, &reports));
         let conditions = status::conditions(judged, &programming, health.as_ref());
         let generation = webhook.metadata.generation;
@@ -113,7 +113,10 @@ impl World {
     }
 
     /// What each store delivered: those that report, those that did, and one for all that are long gone.
-    fn sources(&self, webhook: &Webhook, before: &WebhookStatus) -> Vec<SourceTally> {
+    ///
+    /// A store is folded only once its last word stands in the object: until then a status that is never
+    /// written would lose it, and afterwards the model's own memory of it would count it twice.
+    fn sources(&mut self, webhook: &Webhook, before: &WebhookStatus) -> Vec<SourceTally> {
         let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
         let mut sources = before.sources.clone();
         for told in self.reports.tallies(uid) {
@@ -124,9 +127,12 @@ impl World {
         }
         let server = crate::names(webhook, &super::name_of(&webhook.metadata));
         let live = self.reports.stores(&server);
-        let is_old = |source: &SourceTally| source.store != GONE && !live.contains(&source.store);
+        let is_old = |source: &SourceTally| {
+            source.store != GONE && !live.contains(&source.store) && before.sources.contains(source)
+        };
         while sources.iter().filter(|source| is_old(source)).count() > KEPT_SOURCES {
             let Some(at) = sources.iter().position(is_old) else { break };
+            self.reports.forget_store(uid, &sources[at].store);
             fold(&mut sources, at);
         }
         sources
