@@ -265,7 +265,7 @@ impl<S: Store> Engine<S> {
         if lanes.is_empty() {
             return Ok(());
         }
-        self.store.save(Changes { idle_floor: Some(dispatched), lanes }).await
+        self.store.save(Changes { idle_floor: Some(dispatched), lanes, ..Changes::default() }).await
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
