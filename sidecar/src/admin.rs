@@ -40,11 +40,12 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
         },
         "/deliveries" => deliveries(&parts, query),
         "/deadletters" => dead_letters(parts, query).await,
+        "/replays" => json_of(&parts.engine.replays()),
         "/webhooks" => json_of(&parts.engine.snapshots()),
         _ => refusal(
             StatusCode::NOT_FOUND,
             "NotFound",
-            "there are /livez, /readyz, /metrics, /webhooks, /deliveries?webhook=NAMESPACE/NAME and /deadletters?webhook=NAMESPACE/NAME",
+            "there are /livez, /readyz, /metrics, /webhooks, /replays, /deliveries?webhook=NAMESPACE/NAME and /deadletters?webhook=NAMESPACE/NAME",
         ),
     }
 }

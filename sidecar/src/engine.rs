@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tidings_egress::Egress;
-use tidings_plan::{ObjectName, Plan, SelectionIndex, WebhookPlan};
-use tidings_store::{Changes, DeadLetter, Event, EventHead, LaneChange, Seq, Store, StoreError};
+use tidings_plan::{ObjectName, Plan, ReplayPlan, SelectionIndex, WebhookPlan};
+use tidings_store::{
+    Changes, DeadLetter, Event, EventHead, LaneChange, ReplayProgress, Seq, Store, StoreError,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -27,6 +29,7 @@ use crate::lane::book::Book;
 use crate::lane::spec::Spec;
 use crate::lane::{self, Handle, Unsaved};
 use crate::metrics::Deliveries;
+use crate::replay::{Replays, Tools};
 use crate::tally::{Attempted, Snapshot};
 
 /// How often what the lanes changed is saved. A crash takes back at most this much of the cursors:
@@ -41,6 +44,8 @@ pub struct Engine<S> {
     unsaved: Arc<Unsaved>,
     metrics: Arc<Deliveries>,
     lanes: Mutex<Lanes>,
+    /// Locked after `lanes` where both are.
+    replays: Mutex<Replays>,
     applied: ArcSwap<Applied>,
     fatal: Fatal,
     saving: tokio::sync::Mutex<()>,
@@ -131,6 +136,7 @@ impl<S: Store> Engine<S> {
         let head = store.head();
         let parked =
             store.lanes()?.into_iter().map(|saved| (saved.lane.clone(), Book::restore(saved))).collect();
+        let replays = Mutex::new(Replays::restore(store.replays()?));
         let engine = Arc::new(Self {
             dispatched: AtomicU64::new(head.0),
             store,
@@ -138,6 +144,7 @@ impl<S: Store> Engine<S> {
             unsaved: Arc::default(),
             metrics: Arc::default(),
             lanes: Mutex::new(Lanes { parked, ..Lanes::default() }),
+            replays,
             applied: ArcSwap::default(),
             fatal: Fatal::new(),
             saving: tokio::sync::Mutex::default(),
@@ -171,6 +178,7 @@ impl<S: Store> Engine<S> {
         self.pin_parked(&mut lanes);
         self.routing.store(Arc::new(Routing::of(&lanes)));
         self.run(&mut lanes, fresh);
+        self.replay(&lanes, &plan.replays);
         let applied = Arc::new(Applied { digest: plan.digest(), webhooks: lanes.running.len(), rejected });
         self.applied.store(Arc::clone(&applied));
         tracing::info!(
@@ -206,6 +214,11 @@ impl<S: Store> Engine<S> {
         self.store.dead_letters(&webhook.to_string(), limit)
     }
 
+    /// How far the replays of the plan came, by UID.
+    pub fn replays(&self) -> Vec<ReplayProgress> {
+        self.known_replays().progress()
+    }
+
     /// The deliveries' metrics.
     pub fn metrics(&self) -> &Arc<Deliveries> {
         &self.metrics
@@ -237,6 +250,7 @@ impl<S: Store> Engine<S> {
     /// Stops: starts nothing more, waits at most `drain` for attempts under way, and saves.
     pub async fn stop(&self, drain: Duration) -> Result<(), StoreError> {
         self.stop.send_replace(true);
+        self.known_replays().stop();
         let running = std::mem::take(&mut self.lanes().running);
         for lane in running.values() {
             lane.stop.send_replace(true);
@@ -259,17 +273,42 @@ impl<S: Store> Engine<S> {
         let _one_at_a_time = self.saving.lock().await;
         // The order matters; see this module's head.
         let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
-        let mut lanes: Vec<_> =
-            self.unsaved.take().iter().filter_map(|handle| handle.take_changes()).collect();
-        lanes.append(&mut self.lanes().loose);
-        if lanes.is_empty() {
+        let (lanes, forget_replays) = self.take_changes();
+        if lanes.is_empty() && forget_replays.is_empty() {
             return Ok(());
         }
-        self.store.save(Changes { idle_floor: Some(dispatched), lanes }).await
+        self.store.save(Changes { idle_floor: Some(dispatched), lanes, forget_replays }).await
+    }
+
+    /// What is to be saved. No plan is applied meanwhile: what it forgets and what it begins anew under
+    /// the same name go into one save, or into two in that order.
+    fn take_changes(&self) -> (Vec<LaneChange>, Vec<String>) {
+        let mut held = self.lanes();
+        // Those of parked lanes first: a Webhook that came back since then says more.
+        let mut lanes = std::mem::take(&mut held.loose);
+        lanes.extend(self.unsaved.take().iter().filter_map(|handle| handle.take_changes()));
+        (lanes, self.known_replays().take_forgotten())
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_replays(&self) -> MutexGuard<'_, Replays> {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs the replays of a plan whose lanes run.
+    fn replay(&self, lanes: &Lanes, plans: &[ReplayPlan]) {
+        let tools = Tools {
+            store: Arc::clone(&self.store),
+            unsaved: Arc::clone(&self.unsaved),
+            metrics: Arc::clone(&self.metrics),
+            fatal: self.fatal.clone(),
+        };
+        let lane_of =
+            |webhook: &ObjectName| lanes.running.get(webhook).map(|running| Arc::clone(&running.handle));
+        self.known_replays().apply(plans, lane_of, &tools);
     }
 
     /// The dialer of this policy; a new policy has new connections.

@@ -61,6 +61,8 @@ struct Lane<S> {
     fatal: Fatal,
     bucket: Bucket,
     rate: Option<u32>,
+    /// Whether a replayed event goes before a new one: they take turns.
+    replayed_turn: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Done>>,
     reading: Option<JoinHandle<Result<Reading, StoreError>>>,
 }
@@ -114,6 +116,7 @@ pub(crate) async fn run<S: Store>(
         fatal,
         bucket,
         rate,
+        replayed_turn: false,
         attempts: FuturesUnordered::new(),
         reading: None,
     };
@@ -230,6 +233,14 @@ impl Handle {
         unsaved.add(self);
     }
 
+    /// Changes the book from outside of the lane: what changed is saved, and the lane looks at it.
+    pub(crate) fn change<T>(self: &Arc<Self>, unsaved: &Unsaved, change: impl FnOnce(&mut Book) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.changed(unsaved);
+        self.wake.notify_one();
+        changed
+    }
+
     /// What must be saved.
     pub fn take_changes(&self) -> Option<tidings_store::LaneChange> {
         self.lock().take_changes(&self.label)
@@ -316,12 +327,29 @@ impl<S: Store> Lane<S> {
         gate
     }
 
-    /// Starts one attempt: a row that is due, else the next event. False when there is none.
+    /// Starts one attempt: a row that is due, else by turns the next event and the next one that a replay
+    /// put in line. False when there is none.
     fn start_one(&mut self, spec: &Arc<Spec>, now: i64, probe: bool) -> bool {
         if let Some((seq, row)) = self.take_due(spec, now) {
             self.begin(spec, seq, row, None, probe);
             return true;
         }
+        if self.replayed_turn && self.start_replayed(spec, now, probe) {
+            self.replayed_turn = false;
+            return true;
+        }
+        self.replayed_turn = true;
+        self.start_next(spec, now, probe) || self.start_replayed(spec, now, probe)
+    }
+
+    fn start_replayed(&mut self, spec: &Arc<Spec>, now: i64, probe: bool) -> bool {
+        let Some((seq, row)) = self.handle.lock().take_replayed(now) else { return false };
+        self.begin(spec, seq, row, None, probe);
+        true
+    }
+
+    /// Starts the next event that is wanted.
+    fn start_next(&mut self, spec: &Arc<Spec>, now: i64, probe: bool) -> bool {
         loop {
             let taken = self.handle.lock().take_ready(|event| spec.ordering_key(event));
             match taken {
@@ -456,11 +484,13 @@ impl<S: Store> Lane<S> {
     ) {
         let now = now_ms();
         let judged = Judged::of(&attempt.outcome);
+        // How long ago a replayed event came says nothing of how fast events are delivered.
+        let replayed = self.handle.lock().is_replayed(event.seq);
         self.metrics.attempted(
             judged.label,
             attempt.duration,
             attempt.reused_connection,
-            now - event.received_ms,
+            (!replayed).then_some(now - event.received_ms),
             judged.verdict,
         );
         let chance = rand::random::<f64>();

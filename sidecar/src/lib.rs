@@ -4,7 +4,7 @@
 //! auth server --POST--> receive -> store -> engine -> lane -> dial --POST--> endpoint
 //!                         |                   |         |
 //!                      extract           the plan's   book, schedule, circuit, rate, envelope
-//!                                          index        |
+//!                                      index, replays    |
 //!                                                     tally -> admin, metrics
 //! ```
 //!
@@ -20,6 +20,8 @@ pub mod receive;
 mod extract;
 
 pub mod engine;
+
+mod replay;
 
 pub mod lane;
 

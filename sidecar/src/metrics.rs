@@ -40,6 +40,7 @@ pub struct Deliveries {
     new_connections: AtomicU64,
     matched: AtomicU64,
     unmatched: AtomicU64,
+    replayed: AtomicU64,
 }
 
 /// What the rest of the sidecar contributes to a scrape.
@@ -72,23 +73,24 @@ impl Default for Deliveries {
             new_connections: AtomicU64::new(0),
             matched: AtomicU64::new(0),
             unmatched: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
         }
     }
 }
 
 impl Deliveries {
-    /// Counts an attempt. `since_received_ms`: since the event was received.
+    /// Counts an attempt. `since_received_ms`: since the event was received; `None` for a replay.
     pub(crate) fn attempted(
         &self,
         outcome: &'static str,
         duration: Duration,
         reused: Option<bool>,
-        since_received_ms: i64,
+        since_received_ms: Option<i64>,
         verdict: Verdict,
     ) {
         self.attempts.get_or_create(&OutcomeLabel { outcome }).inc();
         self.attempt_seconds.observe(duration.as_secs_f64());
-        if verdict == Verdict::Taken {
+        if let Some(since_received_ms) = since_received_ms.filter(|_| verdict == Verdict::Taken) {
             let millis = u32::try_from(since_received_ms.max(0)).unwrap_or(u32::MAX);
             self.event_to_delivery_seconds.observe(f64::from(millis) / 1000.0);
         }
@@ -102,6 +104,11 @@ impl Deliveries {
     /// Counts an event that was handed to the lanes that select it, if any.
     pub(crate) fn dispatched(&self, matched: bool) {
         if matched { &self.matched } else { &self.unmatched }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts events that a replay put in line.
+    pub(crate) fn replayed(&self, events: u64) {
+        self.replayed.fetch_add(events, Ordering::Relaxed);
     }
 
     /// Events that no Webhook selected.
@@ -136,6 +143,7 @@ impl Deliveries {
             ("connections_opened", "Attempts that opened a connection", read(&self.new_connections)),
             ("events_matched", "Events that some Webhook selects", read(&self.matched)),
             ("events_unmatched", "Events that no Webhook selects", read(&self.unmatched)),
+            ("events_replayed", "Events that replays put in line again", read(&self.replayed)),
         ]);
         registry.register_collector(Box::new(ScrapeCollector(Mutex::new(scrape))));
         let mut out = String::new();

@@ -22,15 +22,22 @@
 //!    [`Store::failed`] resolves, and the process must end. What was acknowledged stays.
 //! 7. **Retention.** Events older than [`Settings::max_age`], and the oldest ones beyond
 //!    [`Settings::max_bytes`], are removed from the head; [`Store::oldest`] tells where the log begins.
-//! 8. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
+//! 8. **Replays.** How far a replay came ([`LaneChange::replays`]), the rows that it put in line and the
+//!    dead letters that left for them ([`LaneChange::revived`]) are of one [`Changes`], and so stand or
+//!    fall together (4). A row may be written for any event of the log, also one that its cursor has
+//!    settled. A replay's progress stays until it is forgotten ([`Changes::forget_replays`]); it belongs
+//!    to no lane, and outlives the removal of one.
+//! 9. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
 //!    the file and the way out. A log that ends before the last acknowledged event is damage.
 
+mod replay;
 mod schema;
 mod sqlite;
 mod tail;
 mod witness;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +48,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use replay::ReplayProgress;
 pub use sqlite::SqliteStore;
 
 /// How many events wait for the subscriber before appends wait.
@@ -225,8 +233,12 @@ pub struct LaneChange {
     pub put: Vec<RetryRow>,
     /// Rows to remove.
     pub remove: Vec<Seq>,
+    /// Dead letters that were put in line again: they are dead letters no more, unless `dead` says so anew.
+    pub revived: Vec<Seq>,
     /// New dead letters; their rows are removed too.
     pub dead: Vec<DeadLetter>,
+    /// How far the replays into this lane came, with the rows above; contract 8.
+    pub replays: Vec<ReplayProgress>,
 }
 
 /// What is saved at once.
@@ -234,6 +246,8 @@ pub struct LaneChange {
 pub struct Changes {
     /// Idle cursors stand at least here.
     pub idle_floor: Option<Seq>,
+    /// Replays to be forgotten, by UID; before what the lanes say of one of the same UID.
+    pub forget_replays: Vec<String>,
     /// The lanes that changed.
     pub lanes: Vec<LaneChange>,
 }
@@ -253,8 +267,8 @@ pub struct SavedLane {
 
 /// A log and cursors. The contract stands at the head of this crate.
 ///
-/// `read`, `get`, `scan`, `lanes` and `dead_letters` block on the file: call them off the async threads
-/// where that matters.
+/// `read`, `get`, `scan`, `lanes`, `dead_letters`, `dead_between` and `replays` block on the file: call
+/// them off the async threads where that matters.
 pub trait Store: Send + Sync + 'static {
     /// Stores an event; contract 1, 3, 5, 6.
     fn append(&self, event: NewEvent) -> impl Future<Output = Result<Appended, AppendError>> + Send;
@@ -280,6 +294,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// A lane's newest dead letters.
     fn dead_letters(&self, lane: &str, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// The places of a lane's dead letters with `after < seq <= upto`.
+    fn dead_between(&self, lane: &str, after: Seq, upto: Seq) -> Result<BTreeSet<Seq>, StoreError>;
+
+    /// How far each replay came, as it was last saved, by UID.
+    fn replays(&self) -> Result<Vec<ReplayProgress>, StoreError>;
 
     /// The last event's place; durable.
     fn head(&self) -> Seq;

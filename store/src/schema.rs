@@ -11,8 +11,9 @@ use crate::{Event, Seq};
 /// Marks the file as ours (`Tdgs`).
 pub(crate) const APPLICATION_ID: i32 = 0x5464_6773;
 
-/// The version of the tables.
-pub(crate) const USER_VERSION: i32 = 1;
+/// The version of the tables. Until now each version added tables and changed none, so that
+/// `CREATE TABLE IF NOT EXISTS` brings an older file up to date: 1 had no replays.
+pub(crate) const USER_VERSION: i32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS event (
@@ -28,6 +29,9 @@ CREATE TABLE IF NOT EXISTS retry (
 CREATE TABLE IF NOT EXISTS dead (
   lane TEXT NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, attempts INTEGER NOT NULL,
   at INTEGER NOT NULL, reason TEXT NOT NULL, status INTEGER, PRIMARY KEY (lane, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replay (
+  uid TEXT PRIMARY KEY, position INTEGER NOT NULL, matched INTEGER NOT NULL, replayed INTEGER NOT NULL,
+  complete INTEGER NOT NULL, oldest_available INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
 

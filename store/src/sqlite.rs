@@ -3,6 +3,7 @@
 //! `tidings.db` holds everything, `tidings.db-wal` what was not brought into it yet, `acked` the
 //! witness, `lock` keeps a second process out.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::replay;
 use crate::schema::{self, EVENT_COLUMNS, RowError, event_of, to_i64, to_seq};
 use crate::tail::Tail;
 use crate::witness::Witness;
 use crate::writer::{self, Command, Seen, Writer};
 use crate::{
-    AppendError, Appended, Changes, Cursor, DeadLetter, Event, EventHead, NewEvent, RetryRow,
+    AppendError, Appended, Changes, Cursor, DeadLetter, Event, EventHead, NewEvent, ReplayProgress, RetryRow,
     SUBSCRIPTION_BOUND, SavedLane, Seq, Settings, Store, StoreError,
 };
 
@@ -243,6 +245,20 @@ impl Store for SqliteStore {
             })?;
             Ok(letters.collect::<Result<_, _>>()?)
         })
+    }
+
+    fn dead_between(&self, lane: &str, after: Seq, upto: Seq) -> Result<BTreeSet<Seq>, StoreError> {
+        self.with_reader(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT seq FROM dead WHERE lane = ?1 AND seq > ?2 AND seq <= ?3")?;
+            let places = statement
+                .query_map(params![lane, to_i64(after), to_i64(upto)], |row| row.get(0).map(to_seq))?;
+            Ok(places.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn replays(&self) -> Result<Vec<ReplayProgress>, StoreError> {
+        self.with_reader(|db| Ok(replay::read(db)?))
     }
 
     fn head(&self) -> Seq {

@@ -15,10 +15,14 @@ use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::replay;
 use crate::schema::{insert, to_i64};
 use crate::sqlite::Shared;
 use crate::witness::Witness;
-use crate::{AppendError, Appended, Changes, Event, LaneChange, NewEvent, Seq, Settings, StoreError};
+use crate::{
+    AppendError, Appended, Changes, Cursor, DeadLetter, Event, LaneChange, NewEvent, RetryRow, Seq, Settings,
+    StoreError,
+};
 
 /// How many commands one transaction takes, and how many bytes of bodies.
 const GROUP_COMMANDS: usize = 512;
@@ -232,6 +236,9 @@ impl Writer {
             if let Some(floor) = changes.idle_floor {
                 set_meta(&transaction, "idle_floor", to_i64(floor))?;
             }
+            for uid in &changes.forget_replays {
+                replay::forget(&transaction, uid)?;
+            }
             for lane in &changes.lanes {
                 save_lane(&transaction, lane)?;
             }
@@ -382,52 +389,54 @@ pub(crate) fn configure(db: &Connection) -> rusqlite::Result<()> {
 }
 
 fn save_lane(db: &Connection, change: &LaneChange) -> rusqlite::Result<()> {
-    let LaneChange { lane, cursor, put, remove, dead } = change;
+    let LaneChange { lane, cursor, put, remove, revived, dead, replays } = change;
+    // Replays belong to no lane.
+    replays.iter().try_for_each(|progress| replay::save(db, progress))?;
     let Some(cursor) = cursor else {
         for table in ["lane", "retry", "dead"] {
             db.execute(&format!("DELETE FROM {table} WHERE lane = ?1"), [lane])?;
         }
         return Ok(());
     };
-    let settled = serde_json::to_string(&cursor.settled).unwrap_or_else(|_| "[]".to_owned());
-    db.prepare_cached("INSERT OR REPLACE INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
-        lane,
-        cursor.uid,
-        to_i64(cursor.floor),
-        settled,
-        cursor.idle,
-        cursor.state
-    ])?;
+    save_cursor(db, lane, cursor)?;
     for row in put {
-        db.prepare_cached("INSERT OR REPLACE INTO retry VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-            params![
-                lane,
-                to_i64(row.seq),
-                row.attempts,
-                row.first_attempt_ms,
-                row.due_ms,
-                row.key.cast_signed()
-            ],
-        )?;
+        save_row(db, lane, row)?;
+    }
+    // Before what is given up: an event may have been put in line again and given up once more since.
+    for seq in revived {
+        db.prepare_cached("DELETE FROM dead WHERE lane = ?1 AND seq = ?2")?
+            .execute(params![lane, to_i64(*seq)])?;
     }
     for letter in dead {
-        db.prepare_cached("INSERT OR REPLACE INTO dead VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-            params![
-                lane,
-                to_i64(letter.seq),
-                letter.name,
-                letter.attempts,
-                letter.at_ms,
-                letter.reason,
-                letter.status_code
-            ],
-        )?;
+        save_dead_letter(db, lane, letter)?;
     }
     for seq in remove.iter().chain(dead.iter().map(|letter| &letter.seq)) {
         db.prepare_cached("DELETE FROM retry WHERE lane = ?1 AND seq = ?2")?
             .execute(params![lane, to_i64(*seq)])?;
     }
     Ok(())
+}
+
+fn save_cursor(db: &Connection, lane: &str, cursor: &Cursor) -> rusqlite::Result<()> {
+    let Cursor { uid, floor, settled, idle, state } = cursor;
+    let settled = serde_json::to_string(settled).unwrap_or_else(|_| "[]".to_owned());
+    db.prepare_cached("INSERT OR REPLACE INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![lane, uid, to_i64(*floor), settled, idle, state])
+        .map(|_| ())
+}
+
+fn save_row(db: &Connection, lane: &str, row: &RetryRow) -> rusqlite::Result<()> {
+    let RetryRow { seq, attempts, first_attempt_ms, due_ms, key } = row;
+    db.prepare_cached("INSERT OR REPLACE INTO retry VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![lane, to_i64(*seq), attempts, first_attempt_ms, due_ms, key.cast_signed()])
+        .map(|_| ())
+}
+
+fn save_dead_letter(db: &Connection, lane: &str, letter: &DeadLetter) -> rusqlite::Result<()> {
+    let DeadLetter { seq, name, attempts, at_ms, reason, status_code } = letter;
+    db.prepare_cached("INSERT OR REPLACE INTO dead VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![lane, to_i64(*seq), name, attempts, at_ms, reason, status_code])
+        .map(|_| ())
 }
 
 fn set_meta(db: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidings_store::{
-    AppendError, Appended, Changes, Cursor, DeadLetter, LaneChange, NewEvent, RetryRow, Seq, Settings,
-    SqliteStore, Store, StoreError,
+    AppendError, Appended, Changes, Cursor, DeadLetter, LaneChange, NewEvent, ReplayProgress, RetryRow, Seq,
+    Settings, SqliteStore, Store, StoreError,
 };
 
 fn settings(dir: &TempDir) -> Settings {
@@ -134,7 +134,10 @@ async fn what_lanes_save_comes_back_whole() {
     let mut change = lane("shop/busy", busy.clone());
     (change.put, change.dead) = (vec![row(2), row(5), row(6)], vec![letter.clone()]);
     let idle = lane("shop/idle", Cursor { idle: true, ..cursor("b", 2) });
-    store.save(Changes { idle_floor: Some(Seq(9)), lanes: vec![change, idle] }).await.unwrap();
+    store
+        .save(Changes { idle_floor: Some(Seq(9)), lanes: vec![change, idle], ..Changes::default() })
+        .await
+        .unwrap();
     drop(store);
     let store = SqliteStore::open(settings(&dir)).unwrap();
     let saved = store.lanes().unwrap();
@@ -148,17 +151,91 @@ async fn what_lanes_save_comes_back_whole() {
     assert_eq!(saved[1].cursor.floor, Seq(9), "an idle lane stands at the idle floor");
     let mut settled = lane("shop/busy", cursor("a", 9));
     settled.remove = vec![Seq(2)];
-    store.save(Changes { idle_floor: None, lanes: vec![settled] }).await.unwrap();
+    store.save(Changes { lanes: vec![settled], ..Changes::default() }).await.unwrap();
     assert_eq!(store.lanes().unwrap()[0].rows, [row(6)]);
     store
         .save(Changes {
-            idle_floor: None,
             lanes: vec![LaneChange { lane: "shop/busy".into(), ..LaneChange::default() }],
+            ..Changes::default()
         })
         .await
         .unwrap();
     assert_eq!(store.lanes().unwrap().len(), 1);
     assert!(store.dead_letters("shop/busy", 10).unwrap().is_empty());
+}
+
+fn letter(seq: u64) -> DeadLetter {
+    let (name, reason) = ("User.Created".to_owned(), "Timeout".to_owned());
+    DeadLetter { seq: Seq(seq), name, attempts: 9, at_ms: 8, reason, status_code: None }
+}
+
+fn progress(uid: &str, position: u64) -> ReplayProgress {
+    let (uid, position) = (uid.to_owned(), Seq(position));
+    ReplayProgress { uid, position, matched: 3, replayed: 2, complete: false, oldest_available_ms: Some(77) }
+}
+
+async fn save_lanes(store: &SqliteStore, lanes: Vec<LaneChange>) {
+    store.save(Changes { lanes, ..Changes::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replay_is_saved_with_its_rows_and_with_the_dead_letters_that_leave() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=9).await;
+    let mut given_up = lane("shop/a", cursor("a", 9));
+    given_up.dead = vec![letter(2), letter(5), letter(8)];
+    let mut other = lane("shop/b", cursor("b", 9));
+    other.dead = vec![letter(5)];
+    save_lanes(&store, vec![given_up, other]).await;
+    let between = |after, upto| store.dead_between("shop/a", Seq(after), Seq(upto)).unwrap();
+    assert_eq!(between(2, 8), [Seq(5), Seq(8)].into(), "above the first, up to the second");
+    // 2 and 5 are put in line, below the floor, and 5 is given up once more before it is saved.
+    let mut replayed = lane("shop/a", cursor("a", 9));
+    (replayed.put, replayed.revived) = (vec![row(2)], vec![Seq(2), Seq(5)]);
+    replayed.dead = vec![DeadLetter { attempts: 1, ..letter(5) }];
+    replayed.replays = vec![progress("r1", 5)];
+    save_lanes(&store, vec![replayed]).await;
+    drop(store);
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    assert_eq!(store.replays().unwrap(), [progress("r1", 5)]);
+    let saved = &store.lanes().unwrap()[0];
+    assert_eq!((saved.rows.clone(), saved.dead_letters), (vec![row(2)], 2));
+    let left = store.dead_letters("shop/a", 10).unwrap();
+    assert_eq!(left, [letter(8), DeadLetter { attempts: 1, ..letter(5) }]);
+    assert_eq!(store.dead_letters("shop/b", 10).unwrap(), [letter(5)], "another lane keeps its own");
+}
+
+#[tokio::test]
+async fn a_replay_is_kept_until_it_is_forgotten_also_without_its_lane() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    let mut change = lane("shop/a", cursor("a", 0));
+    change.replays = vec![progress("r2", 1), progress("r1", 4)];
+    save_lanes(&store, vec![change]).await;
+    save_lanes(&store, vec![LaneChange { lane: "shop/a".into(), ..LaneChange::default() }]).await;
+    assert!(store.lanes().unwrap().is_empty());
+    assert_eq!(store.replays().unwrap(), [progress("r1", 4), progress("r2", 1)], "by UID");
+    // Forgotten, and begun anew in the same save: what is said anew stands.
+    let mut anew = lane("shop/a", cursor("a", 0));
+    anew.replays = vec![progress("r2", 0)];
+    let forget_replays = vec!["r1".to_owned(), "r2".to_owned()];
+    store.save(Changes { forget_replays, lanes: vec![anew], ..Changes::default() }).await.unwrap();
+    assert_eq!(store.replays().unwrap(), [progress("r2", 0)]);
+}
+
+#[tokio::test]
+async fn a_database_of_the_version_before_opens_and_keeps_replays_from_then_on() {
+    let dir = closed_store(10).await;
+    let before = rusqlite::Connection::open(dir.path().join("data").join("tidings.db")).unwrap();
+    before.execute_batch("DROP TABLE replay; PRAGMA user_version = 1").unwrap();
+    drop(before);
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    assert_eq!((store.head(), store.replays().unwrap()), (Seq(10), vec![]));
+    let mut change = lane("shop/a", cursor("a", 0));
+    change.replays = vec![progress("r1", 4)];
+    save_lanes(&store, vec![change]).await;
+    assert_eq!(store.replays().unwrap(), [progress("r1", 4)]);
 }
 
 #[tokio::test]
@@ -169,7 +246,7 @@ async fn under_the_free_space_guard_appends_are_refused_and_saves_go_on() {
     assert!(matches!(refused, AppendError::NoSpace { .. }), "{refused}");
     assert!(store.writable().is_err());
     assert!(refused.to_string().contains("--min-free-bytes"));
-    store.save(Changes { idle_floor: None, lanes: vec![lane("shop/a", cursor("a", 0))] }).await.unwrap();
+    store.save(Changes { lanes: vec![lane("shop/a", cursor("a", 0))], ..Changes::default() }).await.unwrap();
     assert_eq!(store.lanes().unwrap().len(), 1);
     drop(store);
     append(&SqliteStore::open(settings(&dir)).unwrap(), 1..=1).await;

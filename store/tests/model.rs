@@ -64,7 +64,7 @@ proptest! {
                     let cursor = Cursor { floor: Seq(floor.into()), ..Cursor::default() };
                     let lane = format!("shop/{lane}");
                     let change = LaneChange { lane: lane.clone(), cursor: Some(cursor), ..LaneChange::default() };
-                    runtime.block_on(store.save(Changes { idle_floor: None, lanes: vec![change] })).unwrap();
+                    runtime.block_on(store.save(Changes { lanes: vec![change], ..Changes::default() })).unwrap();
                     floors.insert(lane, Seq(floor.into()));
                 }
                 Step::Reopen => {

@@ -8,14 +8,27 @@
 //!   outstanding event, and `position` where there is none.
 //! - The ready queue is taken from the front alone, in order: each event taken out is below each one
 //!   left, and so the queue may be forgotten at any time by setting `position` just below its front.
+//! - An event is in one place at the most: the ready queue, the first attempts under way, or the rows. A
+//!   replay puts an event in line as a row once more, also one below the floor, but none that waits:
+//!   not one of those three, and none beyond `position` that was not settled before (`skip`), since it
+//!   will be read. So a row comes only to what the cursor calls settled, is in no one's way there, and
+//!   the floor says the same with it and without it. What was not put in line waited, and is delivered.
+//! - How far a replay came is handed to the saver in the very change that holds its rows and the dead
+//!   letters that left for them: a crash takes back all of it, and the replay goes on from there.
+//! - Of one ordering key one event goes: it is due or under way, and all others of the key are rows
+//!   behind it, also one of a lower place that a replay brought. When it is settled, the lowest of
+//!   those goes.
 //! - `live` means that the dispatcher hands events over. A lane that fell behind reads the log itself
 //!   and becomes live again under the book's lock when `position` is the log's head: no event above
 //!   the head was dispatched yet then, and each one at or below it has been read.
 
+mod replay;
+
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use tidings_store::{Cursor, DeadLetter, Event, LaneChange, RetryRow, SavedLane, Seq};
+use tidings_store::{Cursor, DeadLetter, Event, LaneChange, ReplayProgress, RetryRow, SavedLane, Seq};
 
 use crate::circuit::Circuit;
 use crate::tally::{Recent, Tally};
@@ -62,8 +75,11 @@ pub struct Book {
     rows: BTreeMap<Seq, Row>,
     /// Rows that may be tried, by the time they are due; those under way are not in it.
     due: BTreeSet<(i64, Seq)>,
-    /// Per ordering key the events that are under way, wait or are parked: the first one goes.
-    keys: HashMap<u64, BTreeSet<Seq>>,
+    /// The same of rows that a replay put in line and that were not tried since.
+    due_replayed: BTreeSet<(i64, Seq)>,
+    /// Rows that a replay of this process put in line.
+    replayed: HashSet<Seq>,
+    keys: HashMap<u64, Key>,
     /// Events in the log beyond `position` that the Webhook selects; may pass below zero for a moment
     /// while the count of a backlog found at start is still being made.
     backlog: i64,
@@ -77,8 +93,19 @@ pub struct Book {
     /// The recent attempts.
     pub recent: Recent,
     changed_rows: HashSet<Seq>,
+    revived: HashSet<Seq>,
     dead: Vec<DeadLetter>,
+    replays: Vec<ReplayProgress>,
     dirty: bool,
+}
+
+/// The events of one ordering key.
+#[derive(Debug)]
+struct Key {
+    /// The one that goes: due, or under way.
+    going: Seq,
+    /// Rows that wait for it.
+    behind: BTreeSet<Seq>,
 }
 
 /// Where a lane starts: what of the log waits for it is counted by this.
@@ -221,13 +248,9 @@ impl Book {
         }
     }
 
-    /// The next row that is due.
+    /// The next row that is due, but for those that a replay put in line and that were not tried yet.
     pub fn take_due(&mut self, now_ms: i64) -> Option<(Seq, Row)> {
-        let &(due_ms, seq) = self.due.first()?;
-        if due_ms > now_ms {
-            return None;
-        }
-        self.due.pop_first();
+        let seq = take_first_due(&mut self.due, now_ms)?;
         self.rows.get(&seq).map(|row| (seq, *row))
     }
 
@@ -240,14 +263,12 @@ impl Book {
         let event = self.ready.pop_front()?;
         self.ready_bytes -= event.body.len();
         let key = key_of(&event);
-        if key != 0 && self.keys.get(&key).is_some_and(|waiting| !waiting.is_empty()) {
+        if key != 0 && self.keys.contains_key(&key) {
             let received_ms = event.received_ms;
             self.add_row(event.seq, Row { attempts: 0, first_attempt_ms: 0, due_ms: 0, key, received_ms });
             return Some(None);
         }
-        if key != 0 {
-            self.keys.entry(key).or_default().insert(event.seq);
-        }
+        self.may_go(event.seq, key);
         self.first_attempts.insert(event.seq, event.received_ms);
         Some(Some(event))
     }
@@ -255,6 +276,7 @@ impl Book {
     /// An event is settled: delivered, dropped, or gone from the log.
     pub fn settle(&mut self, seq: Seq, key: u64) {
         self.first_attempts.remove(&seq);
+        self.replayed.remove(&seq);
         if self.rows.remove(&seq).is_some() {
             self.changed_rows.insert(seq);
         }
@@ -273,7 +295,7 @@ impl Book {
     pub fn retry(&mut self, seq: Seq, row: Row) {
         self.first_attempts.remove(&seq);
         self.rows.insert(seq, row);
-        self.due.insert((row.due_ms, seq));
+        self.let_go(seq);
         self.changed_rows.insert(seq);
         self.touch();
     }
@@ -285,7 +307,8 @@ impl Book {
 
     /// When the next row is due, in milliseconds since 1970.
     pub fn next_due_ms(&self) -> Option<i64> {
-        self.due.first().map(|(due_ms, _)| *due_ms)
+        let first = |due: &BTreeSet<(i64, Seq)>| due.first().map(|(due_ms, _)| *due_ms);
+        first(&self.due).into_iter().chain(first(&self.due_replayed)).min()
     }
 
     /// Events that wait or are under way.
@@ -309,8 +332,10 @@ impl Book {
             return None;
         }
         let (put, remove) = self.drain_rows();
-        let dead = std::mem::take(&mut self.dead);
-        Some(LaneChange { lane: lane.to_owned(), cursor: Some(self.cursor()), put, remove, dead })
+        let revived = self.revived.drain().collect();
+        let (dead, replays) = (std::mem::take(&mut self.dead), std::mem::take(&mut self.replays));
+        let cursor = Some(self.cursor());
+        Some(LaneChange { lane: lane.to_owned(), cursor, put, remove, revived, dead, replays })
     }
 
     fn cursor(&self) -> Cursor {
@@ -351,39 +376,60 @@ impl Book {
     }
 
     fn is_settled(&self, seq: Seq) -> bool {
-        self.rows.contains_key(&seq) || self.skip.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+        self.rows.contains_key(&seq) || self.is_skipped(seq)
+    }
+
+    fn is_skipped(&self, seq: Seq) -> bool {
+        self.skip.iter().any(|(first, last)| (*first..=*last).contains(&seq))
     }
 
     fn add_row(&mut self, seq: Seq, row: Row) {
-        let first_of_key = row.key == 0 || {
-            let waiting = self.keys.entry(row.key).or_default();
-            waiting.insert(seq);
-            waiting.first() == Some(&seq)
-        };
         self.rows.insert(seq, row);
-        if first_of_key {
-            self.due.insert((row.due_ms, seq));
+        if self.may_go(seq, row.key) {
+            self.let_go(seq);
         }
         self.changed_rows.insert(seq);
         self.touch();
     }
 
+    /// Whether the event may go at once; else it waits behind the one of its key that goes.
+    fn may_go(&mut self, seq: Seq, key: u64) -> bool {
+        if key == 0 {
+            return true;
+        }
+        match self.keys.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(Key { going: seq, behind: BTreeSet::new() });
+                true
+            }
+            Entry::Occupied(mut busy) => {
+                busy.get_mut().behind.insert(seq);
+                false
+            }
+        }
+    }
+
+    /// Has a row tried when it is due.
+    fn let_go(&mut self, seq: Seq) {
+        let Some(row) = self.rows.get(&seq) else { return };
+        let untried = row.attempts == 0 && self.replayed.contains(&seq);
+        let due = if untried { &mut self.due_replayed } else { &mut self.due };
+        due.insert((row.due_ms, seq));
+    }
+
     /// Lets the next event of the key go.
     fn release(&mut self, seq: Seq, key: u64) {
-        if key == 0 {
+        let Entry::Occupied(mut busy) = self.keys.entry(key) else { return };
+        if busy.get().going != seq {
+            busy.get_mut().behind.remove(&seq);
             return;
         }
-        let Some(waiting) = self.keys.get_mut(&key) else { return };
-        waiting.remove(&seq);
-        match waiting.first().copied() {
+        match busy.get_mut().behind.pop_first() {
             Some(next) => {
-                if let Some(row) = self.rows.get(&next) {
-                    self.due.insert((row.due_ms, next));
-                }
+                busy.get_mut().going = next;
+                self.let_go(next);
             }
-            None => {
-                self.keys.remove(&key);
-            }
+            None => drop(busy.remove()),
         }
     }
 
@@ -391,6 +437,11 @@ impl Book {
         self.dirty = true;
         true
     }
+}
+
+fn take_first_due(due: &mut BTreeSet<(i64, Seq)>, now_ms: i64) -> Option<Seq> {
+    due.first().filter(|(due_ms, _)| *due_ms <= now_ms)?;
+    due.pop_first().map(|(_, seq)| seq)
 }
 
 /// The inclusive ranges of `(floor, upto]` that `outstanding` leaves free.

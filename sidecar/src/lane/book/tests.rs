@@ -1,9 +1,10 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::replay::REPLAYED_IN_LINE;
 use super::*;
 
 fn event(seq: u64) -> Arc<Event> {
@@ -93,6 +94,92 @@ fn what_is_forgotten_from_the_queue_is_read_again() {
     assert!(book.live);
 }
 
+fn untried(key: u64) -> Row {
+    Row { attempts: 0, key, ..row(0) }
+}
+
+fn letter(seq: u64) -> DeadLetter {
+    let (name, reason) = ("PostSignIn".to_owned(), "Timeout".to_owned());
+    DeadLetter { seq: Seq(seq), name, attempts: 1, at_ms: 1, reason, status_code: None }
+}
+
+fn progress(uid: u64, position: u64) -> ReplayProgress {
+    ReplayProgress { uid: uid.to_string(), position: Seq(position), ..ReplayProgress::default() }
+}
+
+#[test]
+fn what_waits_is_not_put_in_line_again_and_what_was_settled_is_also_below_the_floor() {
+    let mut book = live(0);
+    for seq in 1..=5 {
+        book.hand_over(&event(seq));
+    }
+    for _ in 1..=3 {
+        book.take_ready(|_| 0);
+    }
+    book.settle(Seq(1), 0);
+    book.retry(Seq(2), row(9));
+    let put: Vec<_> = (1..=6).filter(|seq| book.put_in_line(Seq(*seq), untried(0))).collect();
+    assert_eq!(put, [1], "2 is a row, 3 is under way, 4 and 5 are ready, 6 is to come");
+    let change = book.take_changes("a/b").unwrap();
+    assert_eq!(change.cursor.unwrap().floor, Seq(2));
+    assert!(change.put.iter().any(|row| row.seq == Seq(1)));
+    assert_eq!((change.revived, book.pending()), (vec![Seq(1)], 5));
+}
+
+#[test]
+fn a_dead_letter_that_is_put_in_line_leaves_whether_it_was_saved_or_not() {
+    let mut book = live(0);
+    book.hand_over(&event(1));
+    book.take_ready(|_| 0);
+    book.bury(letter(1), 0);
+    assert!(book.put_in_line(Seq(1), untried(0)));
+    book.note_replay(progress(1, 1));
+    let change = book.take_changes("a/b").unwrap();
+    assert_eq!((change.dead.len(), change.put.len(), change.revived), (0, 1, vec![Seq(1)]));
+    assert_eq!(change.replays, [progress(1, 1)]);
+    // Given up once more before the next save.
+    book.take_replayed(0).unwrap();
+    book.bury(letter(1), 0);
+    let change = book.take_changes("a/b").unwrap();
+    assert_eq!((change.dead.len(), change.remove, change.replays.len()), (1, vec![Seq(1)], 0));
+}
+
+#[test]
+fn a_replay_waits_for_room_until_what_it_put_in_line_is_settled() {
+    let head = u64::try_from(REPLAYED_IN_LINE).unwrap() + 1;
+    let mut book = live(head);
+    for seq in 1..head {
+        assert!(book.put_in_line(Seq(seq), untried(0)));
+    }
+    assert_eq!(book.replay_room(), 0);
+    let (first, _) = book.take_replayed(0).unwrap();
+    assert_eq!(book.take_due(i64::MAX), None, "they do not go before what must be tried again");
+    book.retry(first, row(5));
+    assert_eq!(book.replay_room(), 0, "one that failed still waits");
+    assert_eq!(book.take_due(5).unwrap().0, first);
+    book.settle(first, 0);
+    assert_eq!(book.replay_room(), 1);
+}
+
+#[test]
+fn a_replayed_event_waits_behind_one_of_its_key_that_is_under_way() {
+    let mut book = live(4);
+    book.hand_over(&event(5));
+    book.take_ready(|_| 7);
+    for seq in [2, 3] {
+        book.put_in_line(Seq(seq), untried(7));
+    }
+    assert_eq!(book.take_replayed(0), None, "2 waits behind 5");
+    book.retry(Seq(5), Row { key: 7, ..row(0) });
+    assert_eq!(book.take_replayed(0), None, "and behind its next attempt");
+    assert_eq!(book.take_due(0).unwrap().0, Seq(5));
+    book.settle(Seq(5), 7);
+    assert_eq!(book.take_replayed(0).unwrap().0, Seq(2));
+    assert_eq!(book.take_replayed(0), None, "3 waits behind 2");
+    book.settle(Seq(2), 7);
+    assert_eq!(book.take_replayed(0).unwrap().0, Seq(3));
+}
+
 /// What a fuzzed lane does next.
 #[derive(Debug, Clone)]
 enum Step {
@@ -101,6 +188,10 @@ enum Step {
     Settle(prop::sample::Index),
     Retry(prop::sample::Index),
     Due,
+    Bury(prop::sample::Index),
+    /// The replay comes to the next event of the log.
+    Replay,
+    TakeReplayed,
     Rewind,
     BeginReading,
     EndReading,
@@ -114,6 +205,9 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => any::<prop::sample::Index>().prop_map(Step::Settle),
         2 => any::<prop::sample::Index>().prop_map(Step::Retry),
         2 => Just(Step::Due),
+        1 => any::<prop::sample::Index>().prop_map(Step::Bury),
+        4 => Just(Step::Replay),
+        2 => Just(Step::TakeReplayed),
         1 => Just(Step::Rewind),
         3 => Just(Step::BeginReading),
         3 => Just(Step::EndReading),
@@ -121,27 +215,62 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The ordering key of an event; every fourth has none.
+fn key_of(seq: Seq) -> u64 {
+    seq.0 % 4
+}
+
 /// A lane beside the log that it works on; `head` events are in the log, all of them selected.
 struct World {
     book: Book,
     saved: SavedLane,
+    saved_dead: BTreeSet<Seq>,
+    saved_replay: ReplayProgress,
     head: u64,
     /// A reading of the log that is under way: after which place, and up to which.
     reading: Option<(u64, u64)>,
     under_way: Vec<Seq>,
+    /// Delivered or given up at some time.
     settled: HashSet<Seq>,
+    /// One replay after another goes through the whole log.
+    replay: ReplayProgress,
+    /// What the replay came by and was neither delivered nor given up since.
+    owed: BTreeSet<Seq>,
 }
 
 impl World {
+    fn new() -> Self {
+        let saved =
+            SavedLane { lane: "a/b".into(), cursor: Cursor::default(), rows: vec![], dead_letters: 0 };
+        Self {
+            book: live(0),
+            saved,
+            saved_dead: BTreeSet::new(),
+            saved_replay: progress(0, 0),
+            head: 0,
+            reading: None,
+            under_way: vec![],
+            settled: HashSet::new(),
+            replay: progress(0, 0),
+            owed: BTreeSet::new(),
+        }
+    }
+
+    /// What the store does with a change.
     fn save(&mut self) {
         let Some(change) = self.book.take_changes("a/b") else { return };
         for put in change.put {
             self.saved.rows.retain(|row| row.seq != put.seq);
             self.saved.rows.push(put);
         }
-        self.saved.rows.retain(|row| !change.remove.contains(&row.seq));
+        self.saved_dead.retain(|seq| !change.revived.contains(seq));
+        self.saved_dead.extend(change.dead.iter().map(|letter| letter.seq));
+        self.saved
+            .rows
+            .retain(|row| !change.remove.contains(&row.seq) && !self.saved_dead.contains(&row.seq));
         self.saved.rows.sort_by_key(|row| row.seq);
         self.saved.cursor = change.cursor.unwrap();
+        self.saved_replay = change.replays.last().cloned().unwrap_or_else(|| self.saved_replay.clone());
     }
 
     fn begin_reading(&mut self) {
@@ -158,61 +287,133 @@ impl World {
         }
     }
 
+    /// One event goes on its way; none of its ordering key may be under way.
+    fn begin(&mut self, seq: Option<Seq>) {
+        let Some(seq) = seq else { return };
+        let busy = self.under_way.iter().any(|other| key_of(seq) != 0 && key_of(*other) == key_of(seq));
+        assert!(!busy && !self.under_way.contains(&seq), "{seq:?} beside {:?}", self.under_way);
+        self.under_way.push(seq);
+    }
+
+    fn end(&mut self, at: prop::sample::Index) -> Option<Seq> {
+        (!self.under_way.is_empty()).then(|| self.under_way.swap_remove(at.index(self.under_way.len())))
+    }
+
+    fn settle(&mut self, seq: Seq) {
+        self.book.settle(seq, key_of(seq));
+        self.settled.insert(seq);
+        self.owed.remove(&seq);
+    }
+
+    fn replay(&mut self) {
+        if self.replay.position.0 == self.head {
+            let next = self.replay.uid.parse::<u64>().unwrap() + 1;
+            self.replay = progress(next, 0);
+        }
+        let seq = Seq(self.replay.position.0 + 1);
+        if seq.0 <= self.head {
+            self.book.put_in_line(seq, untried(key_of(seq)));
+            // Put in line, or waiting: it must be settled after this.
+            self.owed.insert(seq);
+            self.replay.position = seq;
+        }
+        self.book.note_replay(self.replay.clone());
+    }
+
+    fn crash(&mut self) {
+        self.book = Book::restore(self.saved.clone());
+        self.under_way.clear();
+        self.reading = None;
+        if self.replay.uid != self.saved_replay.uid {
+            // The earlier one goes on; what it came by before it was saved is still there to be settled.
+            self.owed.clear();
+        }
+        self.replay = self.saved_replay.clone();
+        // The replay comes by those again.
+        self.owed.retain(|seq| *seq <= self.saved_replay.position);
+    }
+
     fn step(&mut self, step: &Step) {
         match step {
             Step::Announce => {
                 self.head += 1;
                 self.book.hand_over(&event(self.head));
             }
-            Step::Take => self.under_way.extend(self.book.take_ready(|_| 0).flatten().map(|event| event.seq)),
-            Step::Due => self.under_way.extend(self.book.take_due(i64::MAX).map(|(seq, _)| seq)),
-            Step::Settle(at) if !self.under_way.is_empty() => {
-                let seq = self.under_way.swap_remove(at.index(self.under_way.len()));
-                self.book.settle(seq, 0);
-                self.settled.insert(seq);
+            Step::Take => {
+                let taken = self.book.take_ready(|event| key_of(event.seq)).flatten().map(|event| event.seq);
+                self.begin(taken);
             }
-            Step::Retry(at) if !self.under_way.is_empty() => {
-                let seq = self.under_way.swap_remove(at.index(self.under_way.len()));
-                self.book.retry(seq, row(0));
+            Step::Due => {
+                let taken = self.book.take_due(i64::MAX).map(|(seq, _)| seq);
+                self.begin(taken);
             }
-            Step::Settle(_) | Step::Retry(_) => {}
+            Step::TakeReplayed => {
+                let taken = self.book.take_replayed(i64::MAX).map(|(seq, _)| seq);
+                self.begin(taken);
+            }
+            Step::Settle(at) => {
+                if let Some(seq) = self.end(*at) {
+                    self.settle(seq);
+                }
+            }
+            Step::Retry(at) => {
+                if let Some(seq) = self.end(*at) {
+                    self.book.retry(seq, Row { key: key_of(seq), ..row(0) });
+                }
+            }
+            Step::Bury(at) => {
+                if let Some(seq) = self.end(*at) {
+                    self.book.bury(letter(seq.0), key_of(seq));
+                    self.settled.insert(seq);
+                    self.owed.remove(&seq);
+                }
+            }
+            Step::Replay => self.replay(),
             Step::Rewind => self.book.rewind(),
             Step::BeginReading => self.begin_reading(),
             Step::EndReading => self.end_reading(),
-            Step::Crash => {
-                self.book = Book::restore(self.saved.clone());
-                self.under_way.clear();
-                self.reading = None;
+            Step::Crash => self.crash(),
+        }
+    }
+
+    /// Now all goes well: the replay comes to its end, and everything is tried and taken.
+    fn go_on_to_the_end(&mut self) {
+        while self.replay.position.0 < self.head {
+            self.replay();
+        }
+        for _ in 0..=3 * self.head {
+            self.begin_reading();
+            self.end_reading();
+            for step in [Step::Take, Step::Due, Step::TakeReplayed] {
+                self.step(&step);
+            }
+            while let Some(seq) = self.under_way.pop() {
+                self.settle(seq);
             }
         }
     }
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
     #[test]
     fn no_event_is_lost_whatever_happens_in_whatever_order(script in proptest::collection::vec((steps(), any::<bool>()), 1..200)) {
-        let saved = SavedLane { lane: "a/b".into(), cursor: Cursor::default(), rows: vec![], dead_letters: 0 };
-        let mut world = World { book: live(0), saved, head: 0, reading: None, under_way: vec![], settled: HashSet::new() };
+        let mut world = World::new();
         for (step, save) in &script {
             world.step(step);
             if *save {
                 world.save();
             }
         }
-        // Now all goes well, after one last crash.
+        // One last crash.
         world.step(&Step::Crash);
-        for _ in 0..=3 * world.head {
-            world.begin_reading();
-            world.end_reading();
-            world.step(&Step::Take);
-            world.step(&Step::Due);
-            while let Some(seq) = world.under_way.pop() {
-                world.book.settle(seq, 0);
-                world.settled.insert(seq);
-            }
-        }
+        world.go_on_to_the_end();
         let missing: Vec<_> = (1..=world.head).filter(|seq| !world.settled.contains(&Seq(*seq))).collect();
         prop_assert_eq!(missing, Vec::<u64>::new());
+        prop_assert_eq!(&world.owed, &BTreeSet::new(), "what the replay came by is settled after that");
         prop_assert_eq!(world.book.pending(), 0);
+        prop_assert_eq!(world.book.keys.len(), 0, "no key is stuck");
+        world.save();
+        prop_assert_eq!(world.saved.rows, vec![]);
     }
 }
