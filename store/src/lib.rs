@@ -24,6 +24,8 @@
 //!    [`Settings::max_bytes`], are removed from the head; [`Store::oldest`] tells where the log begins.
 //! 8. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
 //!    the file and the way out. A log that ends before the last acknowledged event is damage.
+//! 9. **Identity.** [`Store::identity`] is drawn when the store is made and stays as long as its data do,
+//!    so that whoever adds up tallies of several stores knows which of them go on.
 
 mod schema;
 mod sqlite;
@@ -280,6 +282,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A lane's newest dead letters.
     fn dead_letters(&self, lane: &str, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// The store's name among others: 16 hex digits, drawn at random; contract 9.
+    fn identity(&self) -> &str;
 
     /// The last event's place; durable.
     fn head(&self) -> Seq;
