@@ -4,11 +4,12 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tidings_plan::ObjectName;
 use tidings_pod::Signs;
-use tidings_pod::arguments::{Arguments, Pod};
+use tidings_pod::arguments::Arguments;
 use tidings_pod::cluster::{self, ClusterError};
 use tidings_pod::plan_secret::PlanSecret;
 use tidings_pod::reporter::Reporter;
@@ -17,7 +18,8 @@ use tidings_pod::writer::Writer;
 use tidings_sidecar::plans::PlanFolder;
 use tidings_sidecar::sidecar::{Sidecar, SidecarError};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 /// Why the process ends in error.
@@ -28,6 +30,18 @@ enum EndError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
 }
+
+/// What goes on beside the sidecar.
+#[derive(Debug, Default)]
+struct Beside {
+    plans: Option<JoinHandle<()>>,
+    reporter: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// How long the last report is waited for, once everything else has ended.
+const LAST_REPORT: Duration = Duration::from_secs(2);
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
@@ -52,23 +66,26 @@ fn say_on_stderr() {
 }
 
 async fn run(arguments: Arguments) -> Result<(), EndError> {
-    let (folder, auth_server) = (arguments.plan.clone(), arguments.auth_server.clone());
-    // Ends with this function, and everything in it.
-    let mut tasks = JoinSet::new();
-    let sidecar = match (folder, auth_server) {
-        (_, Some(auth_server)) => in_cluster(arguments, auth_server, &mut tasks).await?,
+    let mut beside = Beside::default();
+    let sidecar = match (arguments.plan.clone(), arguments.auth_server.clone()) {
+        (_, Some(auth_server)) => in_cluster(arguments, auth_server, &mut beside).await?,
         (folder, None) => {
-            let folder = folder.unwrap_or_default();
             let sidecar = Sidecar::start(arguments.into()).await?;
-            from_folder(&sidecar, &folder, &mut tasks).await;
+            from_folder(&sidecar, &folder.unwrap_or_default(), &mut beside).await;
             sidecar
         }
     };
-    Ok(sidecar.run(ended()).await?)
+    let shutdown = async {
+        ended().await;
+        beside.stop().await;
+    };
+    sidecar.run(shutdown).await?;
+    beside.end().await;
+    Ok(())
 }
 
 /// Runs the folder's plan, or the last good one, and follows the folder.
-async fn from_folder(sidecar: &Sidecar, folder: &Path, tasks: &mut JoinSet<()>) {
+async fn from_folder(sidecar: &Sidecar, folder: &Path, beside: &mut Beside) {
     let mut folder = PlanFolder::new(folder);
     match folder.poll() {
         Ok(Some(plan)) => drop(sidecar.apply(&plan).await),
@@ -79,7 +96,7 @@ async fn from_folder(sidecar: &Sidecar, folder: &Path, tasks: &mut JoinSet<()>) 
         }
     }
     sidecar.say_ready();
-    tasks.spawn(sidecar.follow(folder));
+    beside.follow(sidecar.follow(folder));
 }
 
 /// Runs the last good plan at once, since an event that is refused is lost, follows the plan's Secrets,
@@ -87,37 +104,56 @@ async fn from_folder(sidecar: &Sidecar, folder: &Path, tasks: &mut JoinSet<()>) 
 async fn in_cluster(
     arguments: Arguments,
     auth_server: ObjectName,
-    tasks: &mut JoinSet<()>,
+    beside: &mut Beside,
 ) -> Result<Sidecar, EndError> {
     let client = cluster::connect().await?;
-    let pod = arguments.pod(&auth_server);
-    let data_dir = arguments.data_dir().to_owned();
+    let (pod, unmatched) = (arguments.pod(&auth_server), Unmatched::open(arguments.data_dir()));
     let sidecar = Sidecar::start(arguments.into()).await?;
     let signs = Arc::new(Signs::default());
     sidecar.show(Arc::clone(&signs) as _);
     drop(sidecar.apply_last_good().await);
     let (events, admin) = (sidecar.events_address(), sidecar.admin_address());
     tracing::info!(%auth_server, pod = pod.name, %events, %admin, "the plan is looked for in the cluster");
-    let plan = PlanSecret::new(client.clone(), auth_server.clone(), sidecar.applier(), Arc::clone(&signs));
-    tasks.spawn(plan.follow());
-    let unmatched = Unmatched::open(&data_dir);
-    report(client, auth_server, pod, &sidecar, unmatched, signs, tasks);
+    let applier = sidecar.applier();
+    let engine = Arc::clone(applier.engine());
+    let plan = PlanSecret::new(client.clone(), auth_server.clone(), applier, Arc::clone(&signs));
+    beside.follow(plan.follow());
+    let (reporter, newest) = Reporter::new(engine, auth_server.clone(), pod.name.clone(), unmatched);
+    beside.report(reporter, Writer::new(client, auth_server, pod, newest, signs));
     Ok(sidecar)
 }
 
-fn report(
-    client: kube::Client,
-    auth_server: ObjectName,
-    pod: Pod,
-    sidecar: &Sidecar,
-    unmatched: Unmatched,
-    signs: Arc<Signs>,
-    tasks: &mut JoinSet<()>,
-) {
-    let engine = Arc::clone(sidecar.applier().engine());
-    let (reporter, newest) = Reporter::new(engine, auth_server.clone(), pod.name.clone(), unmatched);
-    tasks.spawn(reporter.run());
-    tasks.spawn(Writer::new(client, auth_server, pod, newest, signs).run());
+// === impl Beside ===
+
+impl Beside {
+    /// Follows plans until it is stopped.
+    fn follow(&mut self, plans: impl Future<Output = ()> + Send + 'static) {
+        self.plans = Some(tokio::spawn(plans));
+    }
+
+    /// Reports until it is stopped.
+    fn report(&mut self, reporter: Reporter, writer: Writer) {
+        self.reporter = Some(tokio::spawn(reporter.run(self.stop.subscribe())));
+        self.writer = Some(tokio::spawn(writer.run()));
+    }
+
+    /// No plan is run any more, and the last report is made: while the engine has its numbers.
+    async fn stop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(plans) = &self.plans {
+            plans.abort();
+        }
+        if let Some(reporter) = self.reporter.take() {
+            let _ = reporter.await;
+        }
+    }
+
+    /// Waits until the last report is written, within a bound.
+    async fn end(self) {
+        if let Some(writer) = self.writer {
+            let _ = tokio::time::timeout(LAST_REPORT, writer).await;
+        }
+    }
 }
 
 /// Resolves at SIGTERM or SIGINT.

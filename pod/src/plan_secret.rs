@@ -111,7 +111,15 @@ impl PlanSecret {
 
     async fn heard(&mut self, object: &str, event: WatchEvent<Secret>) -> Result<(), Setback> {
         match event {
-            WatchEvent::Added(secret) | WatchEvent::Modified(secret) => self.consider(object, secret).await,
+            WatchEvent::Added(secret) | WatchEvent::Modified(secret) => {
+                match self.consider(object, secret).await {
+                    Err(setback) if setback.stays() => {
+                        self.tell(setback.to_string());
+                        Ok(())
+                    }
+                    other => other,
+                }
+            }
             WatchEvent::Deleted(_) => {
                 self.tell(format!("{object} was deleted"));
                 Ok(())
@@ -183,7 +191,7 @@ impl PlanSecret {
     /// Tells what is wrong once, until it is something else.
     fn tell(&mut self, what: String) {
         if self.told.as_ref() != Some(&what) {
-            tracing::warn!("no newer plan: {what}; what runs goes on, and it is asked again");
+            tracing::warn!("no newer plan: {what}; what runs goes on");
             self.signs.waits(what.clone());
             self.told = Some(what);
         }
@@ -191,6 +199,18 @@ impl PlanSecret {
 
     fn named(&self, name: &str) -> String {
         format!("Secret {}/{name}", self.auth_server.namespace)
+    }
+}
+
+// === impl Setback ===
+
+impl Setback {
+    /// Nothing but another head can change it: there is no use in asking for this one again.
+    fn stays(&self) -> bool {
+        match self {
+            Self::Trouble(_) | Self::Plan(ShardError::Changed { .. }) => false,
+            Self::NoKey { .. } | Self::Plan(_) | Self::OfAnother(_) => true,
+        }
     }
 }
 

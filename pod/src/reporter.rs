@@ -48,12 +48,13 @@ impl Reporter {
         (Self { engine, auth_server, pod, unmatched, newest, seen: None }, reports)
     }
 
-    /// Reports for ever.
-    pub async fn run(mut self) {
+    /// Reports until `stop` says so, and then once more: an engine that was stopped has no numbers.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut due = Instant::now();
         loop {
             let is_due = tokio::select! {
                 biased;
+                _ = stop.wait_for(|stop| *stop) => return self.report(),
                 () = tokio::time::sleep_until(due) => true,
                 () = self.engine.touched() => false,
             };

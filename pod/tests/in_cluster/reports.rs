@@ -146,3 +146,21 @@ async fn without_the_right_to_report_events_are_delivered_and_with_it_the_report
     wait_report(&cluster, "logto-0", "it is there", |report| report.spec.webhooks.len() == 1).await;
     assert_eq!(sidecar.output().matches("not allowed to patch").count(), 1, "told once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_ends_reports_what_it_delivered_last() {
+    let cluster = Cluster::new().await;
+    let receiver = Receiver::start().await;
+    cluster.publisher().publish(plan([webhook("one", &receiver)])).await;
+    let sidecar = cluster.sidecar("logto-0").await;
+    send(&sidecar).await;
+    wait_report(&cluster, "logto-0", "it delivers", |report| report.spec.webhooks.len() == 1).await;
+    for _ in 0..5 {
+        send(&sidecar).await;
+    }
+    sidecar.wait_webhook("shop/one", "all are delivered", |one| one["delivered"] == 6).await;
+    let (status, output) = sidecar.terminate().await;
+    assert!(status.success(), "{output}");
+    let report = cluster.reports().get("logto-0").await.unwrap();
+    assert_eq!(report.spec.webhooks.first().map(|one| one.delivered), Some(6));
+}
