@@ -18,7 +18,7 @@ use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{ObjectName, Plan, WebhookPlan};
+use crate::{ObjectName, PLAN_VERSION, Plan, WebhookPlan};
 
 /// The most bytes of one shard.
 pub const MAX_SHARD_BYTES: usize = 512 << 10;
@@ -88,9 +88,17 @@ pub enum ShardError {
         /// How many Webhooks there are.
         webhooks: usize,
     },
-    /// The head is none.
-    #[error("the plan's head is not readable: {0}")]
+    /// The head is none. The parser's own words could quote a key.
+    #[error("the plan's head is not readable, at byte {}", .0.column())]
     Head(serde_json::Error),
+    /// A shape that this program does not know.
+    #[error(
+        "the plan has version {found}, this sidecar runs version {PLAN_VERSION}: upgrade the older of operator and sidecar"
+    )]
+    Version {
+        /// The plan's version.
+        found: u32,
+    },
     /// A shard's bytes are not those that the head names: another plan is being published.
     #[error("shard {number} is not the one that the head names: a newer plan is being published")]
     Changed {
@@ -205,6 +213,20 @@ impl Head {
 
     /// Reads a head from its JSON.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ShardError> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Shape {
+            frame: Frame,
+        }
+        #[derive(Deserialize)]
+        struct Frame {
+            version: u32,
+        }
+        let Shape { frame: Frame { version: found } } =
+            serde_json::from_slice(bytes).map_err(ShardError::Head)?;
+        if found != PLAN_VERSION {
+            return Err(ShardError::Version { found });
+        }
         serde_json::from_slice(bytes).map_err(ShardError::Head)
     }
 

@@ -54,7 +54,9 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
 fn ready<S: Store>(parts: &Parts<S>) -> Response<Full<Bytes>> {
     let mut reasons = Vec::new();
     if !parts.receiver.takes_events() {
-        reasons.push("no plan yet: waiting for one".to_owned());
+        let waiting = || "waiting for one".to_owned();
+        let because = parts.surroundings.get().map_or_else(waiting, |around| around.no_plan_because());
+        reasons.push(format!("no plan yet: {because}"));
     }
     if let Err(error) = parts.engine.store().writable() {
         reasons.push(error.to_string());

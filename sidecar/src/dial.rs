@@ -102,6 +102,8 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// How long it took.
     pub duration: Duration,
+    /// How long it might have taken.
+    pub deadline: Duration,
     /// Whether it went over a connection that was open before; `None` where it did not come so far.
     pub reused_connection: Option<bool>,
 }
@@ -200,7 +202,8 @@ impl EndpointClient {
             );
             Outcome::Failed { phase, reason: FailureReason::Timeout, message }
         });
-        Attempt { outcome, duration: began.elapsed(), reused_connection: trace.reused_connection() }
+        let (duration, reused_connection) = (began.elapsed(), trace.reused_connection());
+        Attempt { outcome, duration, deadline, reused_connection }
     }
 
     async fn exchange(&self, Envelope { headers, body }: Envelope) -> Outcome {

@@ -30,7 +30,7 @@ use crate::lane::spec::Spec;
 use crate::lane::{self, Handle, Unsaved};
 use crate::metrics::Deliveries;
 use crate::replay::{Replays, Tools};
-use crate::tally::{Attempted, Snapshot};
+use crate::tally::{Attempted, Snapshot, Standing};
 
 /// How often what the lanes changed is saved. A crash takes back at most this much of the cursors:
 /// those events are delivered a second time, under the same `webhook-id`.
@@ -58,6 +58,8 @@ pub struct Engine<S> {
 pub struct Applied {
     /// The plan's name, [`Plan::digest`]; empty before the first plan.
     pub digest: String,
+    /// Which one of the plans that were published; 0 where it was not.
+    pub generation: u64,
     /// How many Webhooks run.
     pub webhooks: usize,
     /// Those that are left out, with the reason.
@@ -156,8 +158,8 @@ impl<S: Store> Engine<S> {
     }
 
     /// Runs a plan in place of the one before. A Webhook that does not compile is left out, its cursor
-    /// is kept, and the others run.
-    pub fn apply(self: &Arc<Self>, plan: &Plan) -> Arc<Applied> {
+    /// is kept, and the others run. `generation`: its number among those that were published, else 0.
+    pub fn apply(self: &Arc<Self>, plan: &Plan, generation: u64) -> Arc<Applied> {
         let mut lanes = self.lanes();
         let dialer = self.dialer(&mut lanes, &plan.egress);
         let mut rejected = Vec::new();
@@ -179,8 +181,10 @@ impl<S: Store> Engine<S> {
         self.routing.store(Arc::new(Routing::of(&lanes)));
         self.run(&mut lanes, fresh);
         self.replay(&lanes, &plan.replays);
-        let applied = Arc::new(Applied { digest: plan.digest(), webhooks: lanes.running.len(), rejected });
+        let (digest, webhooks) = (plan.digest(), lanes.running.len());
+        let applied = Arc::new(Applied { digest, generation, webhooks, rejected });
         self.applied.store(Arc::clone(&applied));
+        self.unsaved.touch();
         tracing::info!(
             plan = applied.digest,
             webhooks = applied.webhooks,
@@ -197,9 +201,17 @@ impl<S: Store> Engine<S> {
 
     /// The numbers of all Webhooks, by namespace and name.
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        let handles: Vec<_> =
-            self.lanes().running.values().map(|running| Arc::clone(&running.handle)).collect();
-        handles.iter().map(|handle| handle.snapshot()).collect()
+        self.handles().iter().map(|handle| handle.snapshot()).collect()
+    }
+
+    /// How all Webhooks stand, by namespace and name.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.handles().iter().map(|handle| handle.standing()).collect()
+    }
+
+    /// Resolves when a plan was run or a tally changed since the last time. For one who waits.
+    pub async fn touched(&self) {
+        self.unsaved.touched().await;
     }
 
     /// The recent attempts of a Webhook; `None` when the plan does not hold it.
@@ -288,6 +300,10 @@ impl<S: Store> Engine<S> {
         let mut lanes = std::mem::take(&mut held.loose);
         lanes.extend(self.unsaved.take().iter().filter_map(|handle| handle.take_changes()));
         (lanes, self.known_replays().take_forgotten())
+    }
+
+    fn handles(&self) -> Vec<Arc<Handle>> {
+        self.lanes().running.values().map(|running| Arc::clone(&running.handle)).collect()
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {

@@ -27,7 +27,7 @@ use crate::envelope;
 use crate::metrics::Deliveries;
 use crate::rate::Bucket;
 use crate::schedule::{Delivery, MAX_RETRY_AFTER_MS, Verdict};
-use crate::tally::{Attempted, Failure, Snapshot, Success};
+use crate::tally::{Attempted, Failure, Snapshot, Standing, Success};
 use book::{Book, Row};
 use spec::Spec;
 
@@ -50,7 +50,10 @@ pub struct Handle {
 
 /// The lanes whose books changed since they were saved.
 #[derive(Debug, Default)]
-pub struct Unsaved(Mutex<Vec<Arc<Handle>>>);
+pub struct Unsaved {
+    lanes: Mutex<Vec<Arc<Handle>>>,
+    touched: Notify,
+}
 
 /// One lane at work.
 struct Lane<S> {
@@ -163,16 +166,27 @@ async fn sleep_until_ms(wake_ms: Option<i64>) {
 impl Unsaved {
     /// Takes the lanes whose books changed.
     pub fn take(&self) -> Vec<Arc<Handle>> {
-        let lanes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         for lane in &lanes {
             lane.queued_for_save.store(false, Ordering::SeqCst);
         }
         lanes
     }
 
+    /// Says that something changed.
+    pub fn touch(&self) {
+        self.touched.notify_one();
+    }
+
+    /// Resolves when something changed since the last time. For one who waits.
+    pub async fn touched(&self) {
+        self.touched.notified().await;
+    }
+
     fn add(&self, handle: &Arc<Handle>) {
+        self.touch();
         if !handle.queued_for_save.swap(true, Ordering::SeqCst) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(handle));
+            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(handle));
         }
     }
 }
@@ -264,6 +278,7 @@ impl Handle {
         };
         Snapshot {
             webhook: self.label.clone(),
+            uid: spec.plan.uid.clone(),
             generation: spec.plan.generation,
             tally: book.tally.clone(),
             pending: book.pending(),
@@ -272,6 +287,18 @@ impl Handle {
                 .filter(|_| !gone && !spec.plan.suspend)
                 .map(|at| at.max(book.hold_until_ms)),
             circuit,
+        }
+    }
+
+    /// How the Webhook stands, for who must tell a change of it at once.
+    pub fn standing(&self) -> Standing {
+        let spec = self.spec();
+        let book = self.lock();
+        Standing {
+            delivered: book.tally.delivered > 0,
+            failing: book.tally.consecutive_failures > 0,
+            dead_letters: book.tally.dead_lettered > 0,
+            stopped: book.circuit.is_open() || is_gone(&book, &spec),
         }
     }
 }
@@ -600,6 +627,9 @@ fn note(
         phase: judged.phase.map(str::to_owned),
         status_code: judged.status_code,
         message: judged.message.clone(),
+        duration_milliseconds,
+        timeout_seconds: u32::try_from(attempt.deadline.as_secs()).unwrap_or(u32::MAX),
+        attempt: number,
     });
 }
 

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidings_plan::{Plan, PlanError};
 
 /// The plan's file in its folder.
@@ -48,6 +49,14 @@ pub struct PlanFolder {
     seen: Option<Vec<u8>>,
 }
 
+/// The last good plan as it is kept: a plan with one more field, which an older sidecar passes over.
+#[derive(Serialize)]
+struct Kept<'a> {
+    generation: u64,
+    #[serde(flatten)]
+    plan: &'a Plan,
+}
+
 // === impl PlanFolder ===
 
 impl PlanFolder {
@@ -76,20 +85,36 @@ impl PlanFolder {
     }
 }
 
-/// Keeps a plan as the last good one: written aside, synced, and put in place at once.
-pub fn keep_last_good(data_dir: &Path, plan: &Plan) -> Result<(), PlanFileError> {
+/// Keeps a plan as the last good one, with its number: written aside, synced, and put in place at once.
+pub fn keep_last_good(data_dir: &Path, plan: &Plan, generation: u64) -> Result<(), PlanFileError> {
     let path = data_dir.join(LAST_GOOD_FILE);
-    write_private(&path, &plan.to_json()).map_err(|source| PlanFileError::Io { path, source })
+    let kept = Kept { generation, plan };
+    let written = serde_json::to_vec_pretty(&kept)
+        .map_err(std::io::Error::from)
+        .and_then(|bytes| write_private(&path, &bytes));
+    written.map_err(|source| PlanFileError::Io { path, source })
 }
 
-/// The last good plan; `None` when none was kept.
-pub fn last_good(data_dir: &Path) -> Result<Option<Plan>, PlanFileError> {
+/// The last good plan and its number; `None` when none was kept.
+pub fn last_good(data_dir: &Path) -> Result<Option<(Plan, u64)>, PlanFileError> {
     let path = data_dir.join(LAST_GOOD_FILE);
     match std::fs::read(&path) {
-        Ok(bytes) => Plan::from_json(&bytes).map(Some).map_err(|source| PlanFileError::Plan { path, source }),
+        Ok(bytes) => read_kept(&bytes).map(Some).map_err(|source| PlanFileError::Plan { path, source }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(PlanFileError::Io { path, source }),
     }
+}
+
+fn read_kept(bytes: &[u8]) -> Result<(Plan, u64), PlanError> {
+    /// The number alone; a file of an older sidecar has none.
+    #[derive(Deserialize)]
+    struct Number {
+        #[serde(default)]
+        generation: u64,
+    }
+    let plan = Plan::from_json(bytes)?;
+    let Number { generation } = serde_json::from_slice(bytes)?;
+    Ok((plan, generation))
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -101,4 +126,31 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&aside, path)?;
     path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let json = r#"{"version": 1, "authServer": {"namespace": "auth", "name": "logto"},
+            "ingest": {"signingKeys": [], "eventPointer": "/event", "timePointer": "/createdAt", "idPointer": "/hookId"},
+            "egress": {"allow": [], "deny": [], "allowInsecure": false}, "webhooks": []}"#;
+        Plan::from_json(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_last_good_plan_is_kept_with_its_number() {
+        let dir = tempfile::TempDir::new().unwrap();
+        assert!(last_good(dir.path()).unwrap().is_none());
+        keep_last_good(dir.path(), &plan(), 7).unwrap();
+        assert_eq!(last_good(dir.path()).unwrap(), Some((plan(), 7)));
+    }
+
+    #[test]
+    fn a_plan_that_an_older_sidecar_kept_has_no_number() {
+        let dir = tempfile::TempDir::new().unwrap();
+        std::fs::write(dir.path().join(LAST_GOOD_FILE), plan().to_json()).unwrap();
+        assert_eq!(last_good(dir.path()).unwrap(), Some((plan(), 0)));
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidings_plan::Plan;
@@ -75,12 +75,26 @@ pub struct Sidecar {
 
 /// Runs plans on a sidecar that is under way.
 #[derive(Clone)]
-pub struct Applier(Arc<Parts<SqliteStore>>);
+pub struct Applier {
+    parts: Arc<Parts<SqliteStore>>,
+    events: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// What surrounds the sidecar, and shows itself on its admin surface.
+pub trait Surroundings: Send + Sync {
+    /// Why there is no plan yet, for `/readyz`; asked only while there is none.
+    fn no_plan_because(&self) -> String;
+
+    /// More counters: name without `tidings_` and `_total`, help, value.
+    fn counters(&self) -> Vec<(&'static str, &'static str, u64)>;
+}
 
 /// What the admin surface looks at.
 pub(crate) struct Parts<S> {
     pub(crate) engine: Arc<Engine<S>>,
     pub(crate) receiver: Arc<Receiver<S>>,
+    pub(crate) surroundings: OnceLock<Arc<dyn Surroundings>>,
     data_dir: PathBuf,
 }
 
@@ -109,7 +123,8 @@ impl Sidecar {
         let receiver = Arc::new(Receiver::new(store, options.max_body_bytes));
         let (events, events_at) = listen("events", options.listen).await?;
         let (admin, admin_at) = listen("admin", options.admin_listen).await?;
-        let parts = Arc::new(Parts { engine, receiver, data_dir: options.store.dir.clone() });
+        let (surroundings, data_dir) = (OnceLock::new(), options.store.dir.clone());
+        let parts = Arc::new(Parts { engine, receiver, surroundings, data_dir });
         let stop = watch::Sender::new(false);
         let servers = vec![
             tokio::spawn(serve_events(events, Arc::clone(&parts), stop.subscribe())),
@@ -128,29 +143,31 @@ impl Sidecar {
         self.admin
     }
 
+    /// Shows what surrounds it on the admin surface too; the first one counts.
+    pub fn show(&self, surroundings: Arc<dyn Surroundings>) {
+        let _ = self.parts.surroundings.set(surroundings);
+    }
+
     /// Prints the one line that says where events are taken, for people and scripts.
     pub fn say_ready(&self) {
-        use std::io::Write as _;
-        let line = format!("ready events=http://{}/events admin=http://{}\n", self.events, self.admin);
-        // A standard output that nobody reads any more is no reason to end.
-        let _ = std::io::stdout().write_all(line.as_bytes());
+        self.applier().say_ready();
     }
 
     /// A handle that runs plans.
     pub fn applier(&self) -> Applier {
-        Applier(Arc::clone(&self.parts))
+        Applier { parts: Arc::clone(&self.parts), events: self.events, admin: self.admin }
     }
 
     /// Runs a plan, and keeps it as the last good one. When it returns, each of its Webhooks has its
     /// place in the log on stable storage (but for a disk that stays full).
     pub async fn apply(&self, plan: &Plan) -> Arc<Applied> {
-        self.parts.apply(plan).await
+        self.parts.apply(plan, 0).await
     }
 
     /// Runs the last good plan, when there is one; a damaged one is told and left alone.
     pub async fn apply_last_good(&self) -> Option<Arc<Applied>> {
         match plans::last_good(&self.parts.data_dir) {
-            Ok(Some(plan)) => Some(self.apply(&plan).await),
+            Ok(Some((plan, generation))) => Some(self.parts.apply(&plan, generation).await),
             Ok(None) => None,
             Err(error) => {
                 tracing::warn!(%error, "the last good plan cannot be used");
@@ -159,21 +176,21 @@ impl Sidecar {
         }
     }
 
-    /// Follows a folder: each new plan is run. To be ended by the caller.
-    pub fn follower(&self, mut folder: PlanFolder) -> JoinHandle<()> {
+    /// Follows a folder for ever: each new plan is run.
+    pub fn follow(&self, mut folder: PlanFolder) -> impl Future<Output = ()> + Send + use<> {
         let parts = Arc::clone(&self.parts);
-        tokio::spawn(async move {
+        async move {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 match folder.poll() {
-                    Ok(Some(plan)) => drop(parts.apply(&plan).await),
+                    Ok(Some(plan)) => drop(parts.apply(&plan, 0).await),
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, "the new plan cannot be used, the one before runs on");
                     }
                 }
             }
-        })
+        }
     }
 
     /// Works until `shutdown` resolves, then ends in order; an error of the store ends it at once.
@@ -202,12 +219,25 @@ impl Sidecar {
 impl Applier {
     /// Runs a plan; see [`Sidecar::apply`].
     pub async fn apply(&self, plan: &Plan) -> Arc<Applied> {
-        self.0.apply(plan).await
+        self.parts.apply(plan, 0).await
+    }
+
+    /// Runs a plan that was published under a number, which is kept with it.
+    pub async fn apply_published(&self, plan: &Plan, generation: u64) -> Arc<Applied> {
+        self.parts.apply(plan, generation).await
+    }
+
+    /// Prints the one line that says where events are taken, for people and scripts.
+    pub fn say_ready(&self) {
+        use std::io::Write as _;
+        let line = format!("ready events=http://{}/events admin=http://{}\n", self.events, self.admin);
+        // A standard output that nobody reads any more is no reason to end.
+        let _ = std::io::stdout().write_all(line.as_bytes());
     }
 
     /// The engine, for its numbers.
     pub fn engine(&self) -> &Arc<Engine<SqliteStore>> {
-        &self.0.engine
+        &self.parts.engine
     }
 }
 
@@ -216,8 +246,8 @@ impl Applier {
 impl<S: Store> Parts<S> {
     /// Events are taken for a plan only once its Webhooks' places are saved: an event that was answered
     /// before that would be missed by a Webhook that starts, after a crash, at the head beyond it.
-    async fn apply(&self, plan: &Plan) -> Arc<Applied> {
-        let applied = self.engine.apply(plan);
+    async fn apply(&self, plan: &Plan, generation: u64) -> Arc<Applied> {
+        let applied = self.engine.apply(plan, generation);
         let (engine, receiver, ingest) =
             (Arc::clone(&self.engine), Arc::clone(&self.receiver), plan.ingest.clone());
         if receiver.takes_events() {
@@ -231,7 +261,7 @@ impl<S: Store> Parts<S> {
         });
         // On a full disk it goes on by itself as soon as there is space.
         let _ = tokio::time::timeout(SAVE_PATIENCE, saving).await;
-        if let Err(error) = plans::keep_last_good(&self.data_dir, plan) {
+        if let Err(error) = plans::keep_last_good(&self.data_dir, plan, generation) {
             tracing::warn!(%error, "the plan runs, but could not be kept for the next start");
         }
         applied
@@ -243,12 +273,15 @@ impl<S: Store> Parts<S> {
         let store = self.engine.store();
         let applied = self.engine.applied();
         let counts = self.receiver.counts();
+        let mut counters = counts.totals();
+        counters.extend(self.surroundings.get().into_iter().flat_map(|around| around.counters()));
         Scrape {
-            counters: counts.totals(),
+            counters,
             gauges: vec![
                 ("store_head", "The last event's place in the log", store.head().0 as f64),
                 ("store_oldest", "The first event's place that retention left", store.oldest().0 as f64),
                 ("store_free_bytes", "Free space where the store is", store.free_bytes() as f64),
+                ("plan_generation", "Which published plan runs, from 1", applied.generation as f64),
                 ("plan_webhooks", "Webhooks that run", applied.webhooks as f64),
                 (
                     "plan_webhooks_rejected",

@@ -67,6 +67,15 @@ pub struct Failure {
     pub status_code: Option<u16>,
     /// A sentence for a person.
     pub message: String,
+    /// How long the attempt took; 0 where an older sidecar saved it.
+    #[serde(default)]
+    pub duration_milliseconds: u64,
+    /// How long it might have taken; 0 where an older sidecar saved it.
+    #[serde(default)]
+    pub timeout_seconds: u32,
+    /// Which attempt it was, from 1; 0 where an older sidecar saved it.
+    #[serde(default)]
+    pub attempt: u32,
 }
 
 /// One attempt, as `/deliveries` lists it.
@@ -95,6 +104,8 @@ pub struct Attempted {
 pub struct Snapshot {
     /// The Webhook, `namespace/name`.
     pub webhook: String,
+    /// Its UID.
+    pub uid: String,
     /// The generation that runs.
     pub generation: i64,
     /// The tallies.
@@ -108,6 +119,20 @@ pub struct Snapshot {
     pub next_attempt_ms: Option<i64>,
     /// `Closed`, `Open`, `Probing`, `Gone` or `Suspended`.
     pub circuit: &'static str,
+}
+
+/// What a Webhook's status says in one word: it differs when there is something to tell at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four answers that do not depend on one another")]
+pub struct Standing {
+    /// The endpoint took an event.
+    pub delivered: bool,
+    /// The last attempt failed.
+    pub failing: bool,
+    /// Events were given up.
+    pub dead_letters: bool,
+    /// Nothing is sent, or probes alone.
+    pub stopped: bool,
 }
 
 /// The recent attempts of one Webhook, the newest last.

@@ -29,6 +29,8 @@
 //!    to no lane, and outlives the removal of one.
 //! 9. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
 //!    the file and the way out. A log that ends before the last acknowledged event is damage.
+//! 10. **Identity.** [`Store::identity`] is drawn when the store is made and stays as long as its data do,
+//!    so that whoever adds up tallies of several stores knows which of them go on.
 
 mod replay;
 mod schema;
@@ -300,6 +302,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How far each replay came, as it was last saved, by UID.
     fn replays(&self) -> Result<Vec<ReplayProgress>, StoreError>;
+
+    /// The store's name among others: 16 hex digits, drawn at random; contract 10.
+    fn identity(&self) -> &str;
 
     /// The last event's place; durable.
     fn head(&self) -> Seq;

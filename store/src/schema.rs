@@ -44,11 +44,15 @@ pub(crate) enum RowError {
     Checksum(u64),
 }
 
+/// Drawn once, when the file is made; later openings find it there.
+const IDENTITY: &str = "INSERT OR IGNORE INTO meta VALUES ('identity', random())";
+
 /// Makes the tables where they are not there, and marks the file.
 pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "application_id", APPLICATION_ID)?;
     db.pragma_update(None, "user_version", USER_VERSION)?;
-    db.execute_batch(TABLES)
+    db.execute_batch(TABLES)?;
+    db.execute(IDENTITY, []).map(|_| ())
 }
 
 /// The columns of [`event_of`], in order.

@@ -33,6 +33,7 @@ const WAY_OUT: &str = "Restore the data folder from a backup, or move it away to
 #[derive(Debug)]
 pub struct SqliteStore {
     settings: Settings,
+    identity: String,
     shared: Arc<Shared>,
     commands: Sender<Command>,
     events: Mutex<Option<mpsc::Receiver<Arc<Event>>>>,
@@ -77,6 +78,7 @@ impl SqliteStore {
         let db = connect(&path).map_err(|error| opening(&path, &error))?;
         let (witness, acked) = Witness::open(&dir).map_err(failed)?;
         let found = Found::read(&db, &settings, &path)?;
+        let identity = format!("{:016x}", found.identity);
         check_witness(&settings, &path, found.head, acked)?;
         File::open(&dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         let reader = || read_only(&path).map(Mutex::new).map_err(|error| opening(&path, &error));
@@ -110,7 +112,8 @@ impl SqliteStore {
             .spawn(move || writer.run(&asked))
             .map_err(failed)?;
         let events = Mutex::new(Some(events));
-        Ok(Self { settings, shared, commands, events, readers, next_reader: AtomicU64::new(0), _lock: lock })
+        let next_reader = AtomicU64::new(0);
+        Ok(Self { settings, identity, shared, commands, events, readers, next_reader, _lock: lock })
     }
 
     /// Why the store takes nothing any more.
@@ -261,6 +264,10 @@ impl Store for SqliteStore {
         self.with_reader(|db| Ok(replay::read(db)?))
     }
 
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
     fn head(&self) -> Seq {
         Seq(self.shared.head.load(Ordering::Acquire))
     }
@@ -302,6 +309,7 @@ impl Store for SqliteStore {
 
 /// What an existing database holds.
 struct Found {
+    identity: i64,
     head: Seq,
     oldest: Seq,
     bytes: u64,
@@ -333,7 +341,9 @@ impl Found {
         let bytes: i64 = db.query_row("SELECT coalesce(sum(size), 0) FROM event", [], |row| row.get(0))?;
         let window_ms = i64::try_from(settings.dedupe_window.as_millis()).unwrap_or(i64::MAX);
         let since = writer::now_ms().saturating_sub(window_ms);
-        Ok(Self { head, oldest, bytes: u64::try_from(bytes).unwrap_or(0), seen: seen_since(db, since)? })
+        let identity = meta(db, "identity")?.unwrap_or_default();
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        Ok(Self { identity, head, oldest, bytes, seen: seen_since(db, since)? })
     }
 }
 

@@ -414,3 +414,13 @@ async fn a_closed_store_takes_nothing_more() {
     store.close().await.unwrap();
     assert!(matches!(store.append(event(2)).await, Err(AppendError::Store(StoreError::Closed))));
 }
+
+#[test]
+fn a_store_keeps_its_identity_and_shares_it_with_no_other() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let identity = SqliteStore::open(settings(&dir)).unwrap().identity().to_owned();
+    assert_eq!(identity.len(), 16);
+    assert!(identity.bytes().all(|byte| byte.is_ascii_hexdigit()), "{identity}");
+    assert_eq!(SqliteStore::open(settings(&dir)).unwrap().identity(), identity);
+    assert_ne!(SqliteStore::open(settings(&other)).unwrap().identity(), identity);
+}

@@ -104,7 +104,15 @@ impl Home {
 
 impl Process {
     /// Starts a program, and waits until it says that it is ready.
-    pub async fn start(mut command: Command) -> Self {
+    pub async fn start(command: Command) -> Self {
+        Self::start_until(command, ready_line).await
+    }
+
+    /// Starts a program, and waits until its output tells its addresses.
+    pub async fn start_until(
+        mut command: Command,
+        addresses: impl Fn(&str) -> Option<(SocketAddr, SocketAddr)>,
+    ) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -115,11 +123,11 @@ impl Process {
         let output = Arc::new(Mutex::new(String::new()));
         tokio::spawn(collect(child.stdout.take().unwrap(), Arc::clone(&output)));
         tokio::spawn(collect(child.stderr.take().unwrap(), Arc::clone(&output)));
-        let (events, admin) = until("the program says ready", async || {
+        let (events, admin) = until("the program says where it listens", async || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("it ended with {status}: {}", output.lock().unwrap());
             }
-            ready_line(&output.lock().unwrap())
+            addresses(&output.lock().unwrap())
         })
         .await;
         Self { child, events, admin, output }

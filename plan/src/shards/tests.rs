@@ -95,3 +95,21 @@ proptest! {
         prop_assert!(join(&head, &[bytes]).is_err());
     }
 }
+
+#[test]
+fn a_head_of_another_version_is_refused_by_its_number() {
+    let (mut head, _) = published(&plan(1), 1);
+    head.frame.version = PLAN_VERSION + 1;
+    let refused = Head::from_json(&head.to_json()).unwrap_err();
+    assert!(matches!(refused, ShardError::Version { found } if found == PLAN_VERSION + 1));
+}
+
+#[test]
+fn a_head_that_is_not_readable_does_not_quote_its_keys() {
+    let (head, _) = published(&plan(1), 1);
+    let text = String::from_utf8(head.to_json()).unwrap();
+    let broken = text.replace("\"signingKeys\":[]", "\"signingKeys\":\"whsec_secret\"");
+    assert_ne!(broken, text);
+    let refused = Head::from_json(broken.as_bytes()).unwrap_err().to_string();
+    assert!(refused.contains("not readable") && !refused.contains("whsec"), "{refused}");
+}

@@ -97,7 +97,7 @@ impl Home {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("build it first: cargo build --release -p tidings-sidecar");
+            .expect("build it first: cargo build --release -p tidings-pod");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let line = lines.next_line().await.expect("a line").expect("the ready line");
         let address = |key: &str| {

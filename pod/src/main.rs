@@ -1,0 +1,171 @@
+//! `tidings-sidecar`: the sidecar as a process, its plan in a folder or in the cluster's Secrets.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use tidings_plan::ObjectName;
+use tidings_pod::Signs;
+use tidings_pod::arguments::Arguments;
+use tidings_pod::cluster::{self, ClusterError};
+use tidings_pod::plan_secret::PlanSecret;
+use tidings_pod::reporter::Reporter;
+use tidings_pod::unmatched::Unmatched;
+use tidings_pod::writer::Writer;
+use tidings_sidecar::plans::PlanFolder;
+use tidings_sidecar::sidecar::{Sidecar, SidecarError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing_subscriber::EnvFilter;
+
+/// Why the process ends in error.
+#[derive(Debug, thiserror::Error)]
+enum EndError {
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+/// What goes on beside the sidecar.
+#[derive(Debug, Default)]
+struct Beside {
+    plans: Option<JoinHandle<()>>,
+    reporter: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// How long the last report is waited for, once everything else has ended.
+const LAST_REPORT: Duration = Duration::from_secs(2);
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    say_on_stderr();
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the sidecar ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say_on_stderr() {
+    let mut filter = EnvFilter::try_from_env("TIDINGS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It logs answers that it cannot read, and an answer can be a Secret. Its errors are told here.
+    if let Ok(silent) = "kube_client=off".parse() {
+        filter = filter.add_directive(silent);
+    }
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+}
+
+async fn run(arguments: Arguments) -> Result<(), EndError> {
+    let mut beside = Beside::default();
+    let sidecar = match (arguments.plan.clone(), arguments.auth_server.clone()) {
+        (_, Some(auth_server)) => in_cluster(arguments, auth_server, &mut beside).await?,
+        (folder, None) => {
+            let sidecar = Sidecar::start(arguments.into()).await?;
+            from_folder(&sidecar, &folder.unwrap_or_default(), &mut beside).await;
+            sidecar
+        }
+    };
+    let shutdown = async {
+        ended().await;
+        beside.stop().await;
+    };
+    sidecar.run(shutdown).await?;
+    beside.end().await;
+    Ok(())
+}
+
+/// Runs the folder's plan, or the last good one, and follows the folder.
+async fn from_folder(sidecar: &Sidecar, folder: &Path, beside: &mut Beside) {
+    let mut folder = PlanFolder::new(folder);
+    match folder.poll() {
+        Ok(Some(plan)) => drop(sidecar.apply(&plan).await),
+        Ok(None) => drop(sidecar.apply_last_good().await),
+        Err(error) => {
+            tracing::warn!(%error, "the plan cannot be used, the last good one runs");
+            drop(sidecar.apply_last_good().await);
+        }
+    }
+    sidecar.say_ready();
+    beside.follow(sidecar.follow(folder));
+}
+
+/// Runs the last good plan at once, since an event that is refused is lost, follows the plan's Secrets,
+/// and reports.
+async fn in_cluster(
+    arguments: Arguments,
+    auth_server: ObjectName,
+    beside: &mut Beside,
+) -> Result<Sidecar, EndError> {
+    let client = cluster::connect().await?;
+    let (pod, unmatched) = (arguments.pod(&auth_server), Unmatched::open(arguments.data_dir()));
+    let sidecar = Sidecar::start(arguments.into()).await?;
+    let signs = Arc::new(Signs::default());
+    sidecar.show(Arc::clone(&signs) as _);
+    drop(sidecar.apply_last_good().await);
+    let (events, admin) = (sidecar.events_address(), sidecar.admin_address());
+    tracing::info!(%auth_server, pod = pod.name, %events, %admin, "the plan is looked for in the cluster");
+    let applier = sidecar.applier();
+    let engine = Arc::clone(applier.engine());
+    let plan = PlanSecret::new(client.clone(), auth_server.clone(), applier, Arc::clone(&signs));
+    beside.follow(plan.follow());
+    let (reporter, newest) = Reporter::new(engine, auth_server.clone(), pod.name.clone(), unmatched);
+    beside.report(reporter, Writer::new(client, auth_server, pod, newest, signs));
+    Ok(sidecar)
+}
+
+// === impl Beside ===
+
+impl Beside {
+    /// Follows plans until it is stopped.
+    fn follow(&mut self, plans: impl Future<Output = ()> + Send + 'static) {
+        self.plans = Some(tokio::spawn(plans));
+    }
+
+    /// Reports until it is stopped.
+    fn report(&mut self, reporter: Reporter, writer: Writer) {
+        self.reporter = Some(tokio::spawn(reporter.run(self.stop.subscribe())));
+        self.writer = Some(tokio::spawn(writer.run()));
+    }
+
+    /// No plan is run any more, and the last report is made: while the engine has its numbers.
+    async fn stop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(plans) = &self.plans {
+            plans.abort();
+        }
+        if let Some(reporter) = self.reporter.take() {
+            let _ = reporter.await;
+        }
+    }
+
+    /// Waits until the last report is written, within a bound.
+    async fn end(self) {
+        if let Some(writer) = self.writer {
+            let _ = tokio::time::timeout(LAST_REPORT, writer).await;
+        }
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn ended() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending: requests and attempts under way are waited for");
+}

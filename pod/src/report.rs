@@ -1,0 +1,185 @@
+//! From the sidecar's numbers to its `DeliveryReport`, in parts of a bounded size. Pure.
+//!
+//! A Webhook's part follows from its place among all Webhooks of the plan, so that a delivery changes one
+//! part, and a plan that stays leaves each Webhook where it is. No URL, secret or body can enter: the
+//! tallies have none.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tidings_crds::{
+    Attempt, CircuitState, DeliveryReportSpec, EventTally, FailedAttempt, LocalRef, REPORTED_WEBHOOKS,
+    RejectedWebhook, RunningPlan, WebhookReport,
+};
+use tidings_plan::ObjectName;
+use tidings_sidecar::engine::Applied;
+use tidings_sidecar::tally::{Failure, Snapshot, Success};
+
+/// The most characters of a sentence.
+const MAX_MESSAGE: usize = 1024;
+
+/// The most characters of an event's name.
+const MAX_EVENT: usize = 256;
+
+/// What a report is made from.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The auth server's name.
+    pub auth_server: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The store's identity.
+    pub store: String,
+    /// What became of the last plan.
+    pub applied: Arc<Applied>,
+    /// Events that were stored, since the store was made.
+    pub received: u64,
+    /// Events that no Webhook selects, since the store was made.
+    pub unmatched: u64,
+    /// The numbers of the plan's Webhooks, by namespace and name.
+    pub webhooks: Vec<Snapshot>,
+    /// The time, in milliseconds since 1970.
+    pub time_ms: i64,
+}
+
+/// The report's parts, at least one. What is counted for the whole sidecar stands in the first alone, so
+/// that a sum over parts is right, and an event that comes changes one part.
+pub fn parts(observed: &Observed) -> Vec<DeliveryReportSpec> {
+    let Observed { auth_server, pod, store, applied, received, unmatched, webhooks, time_ms } = observed;
+    let mut webhooks = webhooks.chunks(REPORTED_WEBHOOKS);
+    let mut rejected = applied.rejected.chunks(REPORTED_WEBHOOKS);
+    let count = webhooks.len().max(rejected.len()).max(1);
+    let part = |part: usize| DeliveryReportSpec {
+        auth_server_ref: LocalRef { name: auth_server.clone() },
+        pod: pod.clone(),
+        store: store.clone(),
+        part: i32::try_from(part).unwrap_or(i32::MAX),
+        plan: RunningPlan { generation: number(applied.generation), digest: applied.digest.clone() },
+        time: time(*time_ms),
+        events: match part {
+            0 => EventTally { received: number(*received), unmatched: number(*unmatched) },
+            _ => EventTally::default(),
+        },
+        webhooks: webhooks
+            .next()
+            .unwrap_or_default()
+            .iter()
+            .filter(|one| is_telling(one))
+            .map(webhook)
+            .collect(),
+        rejected: rejected.next().unwrap_or_default().iter().map(left_out).collect(),
+        replays: Vec::new(),
+    };
+    (0..count).map(part).collect()
+}
+
+/// Whether two parts say the same: when it was written is no news.
+pub fn says_the_same(one: &DeliveryReportSpec, other: &DeliveryReportSpec) -> bool {
+    let timeless = |spec: &DeliveryReportSpec| DeliveryReportSpec { time: String::new(), ..spec.clone() };
+    timeless(one) == timeless(other)
+}
+
+/// Something was delivered, failed, waits or was given up.
+fn is_telling(snapshot: &Snapshot) -> bool {
+    let tally = &snapshot.tally;
+    [tally.delivered, tally.failed, tally.dead_lettered, snapshot.pending].iter().any(|count| *count > 0)
+}
+
+fn webhook(snapshot: &Snapshot) -> WebhookReport {
+    let Snapshot { webhook, uid, generation, tally, pending, oldest_pending_ms, next_attempt_ms, circuit } =
+        snapshot;
+    let ObjectName { namespace, name } =
+        ObjectName::parse(webhook).unwrap_or_else(|| ObjectName::new("", webhook));
+    WebhookReport {
+        namespace,
+        name,
+        uid: uid.clone(),
+        generation: *generation,
+        delivered: number(tally.delivered),
+        failed: number(tally.failed),
+        pending: number(*pending),
+        dead_lettered: number(tally.dead_lettered),
+        oldest_pending_time: known(*oldest_pending_ms),
+        last_success: tally.last_success.as_ref().map(success),
+        last_failure: tally.last_failure.as_ref().map(failure),
+        consecutive_failures: number(tally.consecutive_failures),
+        failing_since: known(tally.failing_since_ms),
+        next_attempt_time: known(*next_attempt_ms),
+        circuit: circuit_state(circuit),
+    }
+}
+
+fn success(success: &Success) -> Attempt {
+    let Success { time_ms, event, status_code, duration_milliseconds, attempt } = success;
+    Attempt {
+        time: time(*time_ms),
+        event: shortened(event, MAX_EVENT),
+        status_code: i32::from(*status_code),
+        duration_milliseconds: number(*duration_milliseconds),
+        attempt: small(*attempt),
+    }
+}
+
+fn failure(failure: &Failure) -> FailedAttempt {
+    let Failure {
+        time_ms,
+        event,
+        reason,
+        phase,
+        status_code,
+        message,
+        duration_milliseconds,
+        timeout_seconds,
+        attempt,
+    } = failure;
+    FailedAttempt {
+        time: time(*time_ms),
+        event: shortened(event, MAX_EVENT),
+        reason: reason.clone(),
+        status_code: status_code.map(i32::from),
+        phase: phase.clone(),
+        duration_milliseconds: number(*duration_milliseconds),
+        timeout_seconds: small(*timeout_seconds),
+        attempt: small(*attempt),
+        message: shortened(message, MAX_MESSAGE),
+    }
+}
+
+fn left_out((webhook, message): &(ObjectName, String)) -> RejectedWebhook {
+    let ObjectName { namespace, name } = webhook.clone();
+    RejectedWebhook { namespace, name, message: shortened(message, MAX_MESSAGE) }
+}
+
+fn circuit_state(circuit: &str) -> CircuitState {
+    match circuit {
+        "Open" => CircuitState::Open,
+        "Probing" => CircuitState::Probing,
+        "Gone" => CircuitState::Gone,
+        "Suspended" => CircuitState::Suspended,
+        _ => CircuitState::Closed,
+    }
+}
+
+fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
+}
+
+/// A time that is known; 0 means at once, and is no time to show.
+fn known(ms: Option<i64>) -> Option<String> {
+    ms.filter(|ms| *ms > 0).map(time)
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn small(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+#[cfg(test)]
+mod tests;
