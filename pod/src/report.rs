@@ -1,25 +1,29 @@
 //! From the sidecar's numbers to its `DeliveryReport`, in parts of a bounded size. Pure.
 //!
-//! A Webhook's part follows from its place among all Webhooks of the plan, so that a delivery changes one
-//! part, and a plan that stays leaves each Webhook where it is. No URL, secret or body can enter: the
-//! tallies have none.
+//! What is told of the whole sidecar stands in the first part alone: a new plan, or an event that comes,
+//! changes that one and no other, however many Webhooks there are. Webhooks of which there is nothing to
+//! tell take no place. No URL, secret or body can enter: the tallies have none.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tidings_crds::{
     Attempt, CircuitState, DeliveryReportSpec, EventTally, FailedAttempt, LocalRef, REPORTED_WEBHOOKS,
-    RejectedWebhook, RunningPlan, WebhookReport,
+    RejectedWebhook, ReplayReport, RunningPlan, WebhookReport,
 };
 use tidings_plan::ObjectName;
 use tidings_sidecar::engine::Applied;
 use tidings_sidecar::tally::{Failure, Snapshot, Success};
+use tidings_store::ReplayProgress;
 
 /// The most characters of a sentence.
 const MAX_MESSAGE: usize = 1024;
 
 /// The most characters of an event's name.
 const MAX_EVENT: usize = 256;
+
+/// The most replays that are told of.
+const MAX_REPLAYS: usize = 256;
 
 /// What a report is made from.
 #[derive(Debug, Clone)]
@@ -38,15 +42,18 @@ pub struct Observed {
     pub unmatched: u64,
     /// The numbers of the plan's Webhooks, by namespace and name.
     pub webhooks: Vec<Snapshot>,
+    /// How far each replay of the plan came.
+    pub replays: Vec<ReplayProgress>,
     /// The time, in milliseconds since 1970.
     pub time_ms: i64,
 }
 
-/// The report's parts, at least one. What is counted for the whole sidecar stands in the first alone, so
-/// that a sum over parts is right, and an event that comes changes one part.
+/// The report's parts, at least one.
 pub fn parts(observed: &Observed) -> Vec<DeliveryReportSpec> {
-    let Observed { auth_server, pod, store, applied, received, unmatched, webhooks, time_ms } = observed;
-    let mut webhooks = webhooks.chunks(REPORTED_WEBHOOKS);
+    let Observed { auth_server, pod, store, applied, received, unmatched, webhooks, replays, time_ms } =
+        observed;
+    let telling: Vec<_> = webhooks.iter().filter(|one| is_telling(one)).map(webhook).collect();
+    let mut webhooks = telling.chunks(REPORTED_WEBHOOKS);
     let mut rejected = applied.rejected.chunks(REPORTED_WEBHOOKS);
     let count = webhooks.len().max(rejected.len()).max(1);
     let part = |part: usize| DeliveryReportSpec {
@@ -60,22 +67,23 @@ pub fn parts(observed: &Observed) -> Vec<DeliveryReportSpec> {
             0 => EventTally { received: number(*received), unmatched: number(*unmatched) },
             _ => EventTally::default(),
         },
-        webhooks: webhooks
-            .next()
-            .unwrap_or_default()
-            .iter()
-            .filter(|one| is_telling(one))
-            .map(webhook)
-            .collect(),
+        webhooks: webhooks.next().unwrap_or_default().to_vec(),
         rejected: rejected.next().unwrap_or_default().iter().map(left_out).collect(),
-        replays: Vec::new(),
+        replays: if part == 0 { replays.iter().take(MAX_REPLAYS).map(replay).collect() } else { Vec::new() },
     };
     (0..count).map(part).collect()
 }
 
-/// Whether two parts say the same: when it was written is no news.
+/// Whether two parts say the same: when it was written is no news, and which plan runs is the first
+/// part's to say.
 pub fn says_the_same(one: &DeliveryReportSpec, other: &DeliveryReportSpec) -> bool {
-    let timeless = |spec: &DeliveryReportSpec| DeliveryReportSpec { time: String::new(), ..spec.clone() };
+    let plan =
+        |spec: &DeliveryReportSpec| if spec.part == 0 { spec.plan.clone() } else { RunningPlan::default() };
+    let timeless = |spec: &DeliveryReportSpec| DeliveryReportSpec {
+        time: String::new(),
+        plan: plan(spec),
+        ..spec.clone()
+    };
     timeless(one) == timeless(other)
 }
 
@@ -148,6 +156,17 @@ fn failure(failure: &Failure) -> FailedAttempt {
 fn left_out((webhook, message): &(ObjectName, String)) -> RejectedWebhook {
     let ObjectName { namespace, name } = webhook.clone();
     RejectedWebhook { namespace, name, message: shortened(message, MAX_MESSAGE) }
+}
+
+fn replay(progress: &ReplayProgress) -> ReplayReport {
+    let ReplayProgress { uid, position: _, matched, replayed, complete, oldest_available_ms } = progress;
+    ReplayReport {
+        uid: uid.clone(),
+        matched: number(*matched),
+        replayed: number(*replayed),
+        oldest_available_time: known(*oldest_available_ms),
+        complete: *complete,
+    }
 }
 
 fn circuit_state(circuit: &str) -> CircuitState {

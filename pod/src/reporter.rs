@@ -11,7 +11,7 @@ use tidings_crds::DeliveryReportSpec;
 use tidings_plan::ObjectName;
 use tidings_sidecar::engine::{Applied, Engine};
 use tidings_sidecar::tally::Standing;
-use tidings_store::{SqliteStore, Store as _};
+use tidings_store::{ReplayProgress, SqliteStore, Store as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,6 +20,10 @@ use crate::unmatched::Unmatched;
 
 /// How long is waited for what comes together, such as the ends of several attempts.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// The least time between two reports for the sake of standings: an endpoint that fails and recovers many
+/// times a second costs the API server one write.
+const LEAST_APART: Duration = Duration::from_secs(1);
 
 /// How often numbers alone are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -31,7 +35,16 @@ pub struct Reporter {
     pod: String,
     unmatched: Unmatched,
     newest: watch::Sender<Vec<DeliveryReportSpec>>,
-    seen: Option<(Arc<Applied>, Vec<Standing>)>,
+    /// What was reported last.
+    seen: Option<(Arc<Applied>, Vec<Standing>, Vec<ReplayProgress>)>,
+}
+
+/// What is worth a report before its time.
+enum News {
+    /// Another plan runs.
+    Plan,
+    /// A Webhook's standing is another one, or a replay came further.
+    Standing,
 }
 
 // === impl Reporter ===
@@ -51,6 +64,7 @@ impl Reporter {
     /// Reports until `stop` says so, and then once more: an engine that was stopped has no numbers.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut due = Instant::now();
+        let mut reported = due;
         loop {
             let is_due = tokio::select! {
                 biased;
@@ -61,22 +75,31 @@ impl Reporter {
             if !is_due {
                 tokio::time::sleep(TOGETHER).await;
             }
-            if self.differs() || is_due {
-                self.report();
-                due = Instant::now() + REPORT_EVERY;
+            let now = Instant::now();
+            match self.differs() {
+                _ if is_due => {}
+                Some(News::Plan) => {}
+                Some(News::Standing) if reported + LEAST_APART <= now => {}
+                Some(News::Standing) => {
+                    due = due.min(reported + LEAST_APART);
+                    continue;
+                }
+                None => continue,
             }
+            self.seen = Some((self.engine.applied(), self.engine.standings(), self.engine.replays()));
+            self.report();
+            (reported, due) = (now, now + REPORT_EVERY);
         }
     }
 
-    /// Whether the plan or a standing is another one than at the last call.
-    fn differs(&mut self) -> bool {
-        let now = (self.engine.applied(), self.engine.standings());
-        let same = self
-            .seen
-            .as_ref()
-            .is_some_and(|(applied, standings)| Arc::ptr_eq(applied, &now.0) && *standings == now.1);
-        self.seen = Some(now);
-        !same
+    /// What is other than it was reported.
+    fn differs(&self) -> Option<News> {
+        let Some((applied, standings, replays)) = &self.seen else { return Some(News::Plan) };
+        if !Arc::ptr_eq(applied, &self.engine.applied()) {
+            return Some(News::Plan);
+        }
+        let same = *standings == self.engine.standings() && *replays == self.engine.replays();
+        (!same).then_some(News::Standing)
     }
 
     fn report(&mut self) {
@@ -89,6 +112,7 @@ impl Reporter {
             received: self.engine.store().head().0,
             unmatched: self.unmatched.total(self.engine.metrics().unmatched()),
             webhooks: self.engine.snapshots(),
+            replays: self.engine.replays(),
             time_ms: now_ms(),
         };
         self.newest.send_replace(report::parts(&observed));

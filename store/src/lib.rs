@@ -30,7 +30,7 @@
 //! 9. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
 //!    the file and the way out. A log that ends before the last acknowledged event is damage.
 //! 10. **Identity.** [`Store::identity`] is drawn when the store is made and stays as long as its data do,
-//!    so that whoever adds up tallies of several stores knows which of them go on.
+//!     so that whoever adds up tallies of several stores knows which of them go on.
 
 mod replay;
 mod schema;

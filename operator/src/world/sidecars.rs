@@ -172,8 +172,10 @@ impl World {
             let pod = head.spec.pod.as_str();
             let ready = pods.is_none_or(|pods| pods.get(pod).is_some_and(|pod| pod.ready));
             let generation = u64::try_from(head.spec.plan.generation).unwrap_or(0);
-            let sidecar = sidecars.entry(pod).or_insert_with(|| Sidecar::of(pod, ready, Some(generation)));
-            sidecar.generation = sidecar.generation.min(Some(generation));
+            let sidecar = sidecars.entry(pod).or_insert_with(|| Sidecar::of(pod, ready, None));
+            if head.spec.part == 0 {
+                sidecar.generation = Some(generation);
+            }
             sidecar.received = sidecar.received.max(head.spec.events.received);
             sidecar.unmatched = sidecar.unmatched.max(head.spec.events.unmatched);
             let rejected = head.spec.rejected.iter();

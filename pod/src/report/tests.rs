@@ -32,6 +32,7 @@ fn observed(webhooks: Vec<Snapshot>) -> Observed {
         received: 12,
         unmatched: 2,
         webhooks,
+        replays: vec![],
         time_ms: NOON,
     }
 }
