@@ -66,6 +66,9 @@ mod sighting;
 mod store;
 mod tenure;
 
+#[cfg(test)]
+mod simulation;
+
 pub use counters::Counters;
 pub use election::{Election, Resignation};
 pub use settings::{Settings, SettingsError, Timing};
