@@ -244,3 +244,121 @@ impl Candidate {
         self.lead.as_ref().map_or(time, |lead| time.min(lead.until()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    fn held_by(holder: &str, version: u32) -> Record {
+        let resource_version = Some(version.to_string());
+        let metadata = ObjectMeta { resource_version, ..ObjectMeta::default() };
+        let spec = LeaseSpec { holder_identity: Some(holder.to_owned()), ..LeaseSpec::default() };
+        Record::new(Lease { metadata, spec: Some(spec) }).unwrap()
+    }
+
+    fn candidate(now: Instant) -> Candidate {
+        Candidate::new("me".to_owned(), Timing::default(), Counters::default(), now)
+    }
+
+    /// One that leads since `now`.
+    fn leader(now: Instant) -> (Candidate, Lead) {
+        let mut candidate = candidate(now);
+        for answer in [Answer::Absent, Answer::Written(held_by("me", 1))] {
+            assert!(matches!(candidate.next(now), Step::Send { .. }));
+            candidate.hear(answer, now);
+        }
+        let lead = candidate.lead().expect("it was written").clone();
+        (candidate, lead)
+    }
+
+    /// What it sends once it is due.
+    fn sends(candidate: &mut Candidate, now: &mut Instant) -> Request {
+        loop {
+            match candidate.next(*now) {
+                Step::Sleep { until } => *now = until,
+                Step::Send { request, .. } => return request,
+                Step::Leave(resignation) => panic!("left: {resignation:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_leader_renews_without_reading_what_it_wrote_itself() {
+        let mut now = Instant::now();
+        let (mut leader, _) = leader(now);
+        assert_eq!(sends(&mut leader, &mut now), Request::Claim(Some(held_by("me", 1))));
+    }
+
+    #[test]
+    fn a_leader_that_sees_the_lease_with_another_ends_its_term_at_once() {
+        let mut now = Instant::now();
+        let (mut leader, lead) = leader(now);
+        sends(&mut leader, &mut now);
+        leader.hear(Answer::Outpaced, now);
+        assert!(lead.permit_at(now).is_ok(), "it may have been anyone's edit");
+        assert_eq!(sends(&mut leader, &mut now), Request::Read);
+        leader.hear(Answer::Found(held_by("other", 2)), now);
+        assert_eq!(lead.permit_at(now).unwrap_err().loss, Loss::Taken);
+    }
+
+    #[test]
+    fn no_request_of_a_leader_outlasts_its_right() {
+        let start = Instant::now();
+        let (mut leader, lead) = leader(start);
+        let end = lead.until();
+        let mut now = end - Duration::from_millis(1);
+        sends(&mut leader, &mut now);
+        assert!(matches!(leader.next(now), Step::Send { give_up, .. } if give_up == end));
+    }
+
+    #[test]
+    fn a_term_that_lapsed_is_followed_by_one_with_another_number() {
+        let mut now = Instant::now();
+        let (mut leader, first) = leader(now);
+        now = first.until();
+        sends(&mut leader, &mut now);
+        assert!(leader.lead().is_none());
+        leader.hear(Answer::Written(held_by("me", 2)), now);
+        assert_eq!(leader.lead().map(Lead::term), Some(2));
+        assert!(first.permit_at(now).is_err());
+    }
+
+    #[test]
+    fn who_resigns_with_a_claim_in_doubt_looks_whether_it_was_applied() {
+        let mut now = Instant::now();
+        let mut candidate = candidate(now);
+        for answer in [Answer::Absent, Answer::Failed] {
+            sends(&mut candidate, &mut now);
+            candidate.hear(answer, now);
+        }
+        candidate.resign(now);
+        assert_eq!(sends(&mut candidate, &mut now), Request::Read);
+        candidate.hear(Answer::Found(held_by("me", 1)), now);
+        assert_eq!(sends(&mut candidate, &mut now), Request::Release(held_by("me", 1)));
+    }
+
+    #[test]
+    fn who_never_asked_for_the_lease_leaves_without_a_word() {
+        let now = Instant::now();
+        let mut candidate = candidate(now);
+        candidate.resign(now);
+        assert_eq!(candidate.next(now), Step::Leave(Resignation::NotHeld));
+    }
+
+    #[test]
+    fn who_cannot_give_the_lease_back_leaves_after_three_tries() {
+        let mut now = Instant::now();
+        let (mut leader, _) = leader(now);
+        leader.resign(now);
+        for _ in 0..RELEASE_TRIES {
+            sends(&mut leader, &mut now);
+            leader.hear(Answer::Failed, now);
+        }
+        assert_eq!(leader.next(now), Step::Leave(Resignation::LeftToLapse));
+    }
+}

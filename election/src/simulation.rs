@@ -2,7 +2,8 @@
 //! resource versions, and messages that are late beyond every timeout, lost, or applied long after they were given up.
 //!
 //! A process is late wherever a real one can be stopped: before it wakes, between its look at the clock and the
-//! request, and before it hears. It may crash, its requests still under way, and resign. Then the world calms down.
+//! request, and while an answer lies there unread. It may crash, its requests still under way, and resign. Then the
+//! world calms down.
 //!
 //! The right of two terms can only begin to overlap when one of them begins or is prolonged, and that is an event; so
 //! that judging after each event finds every overlap.
@@ -26,7 +27,7 @@ use crate::tenure::Lead;
 const PROCESSES: usize = 3;
 
 /// The longest delay, in microseconds: far beyond the longest lease here.
-const LONGEST: u64 = 40_000_000;
+const LONGEST: u64 = 25_000_000;
 
 /// What one step meets with. Times in microseconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +35,8 @@ struct Chance {
     late: u64,
     there: u64,
     back: u64,
+    /// How long after it asked the process hears nothing.
+    deaf: u64,
     request_lost: bool,
     answer_lost: bool,
     fate: Fate,
@@ -61,6 +64,7 @@ struct Process {
     /// The process and the request that it waits for; what comes for another is too late.
     life: u64,
     request: u64,
+    deaf_until: u64,
 }
 
 #[derive(Debug)]
@@ -128,7 +132,7 @@ impl World {
 
     /// Runs until it has been calm for long enough that one must lead, and gives the processes with a right.
     fn run(&mut self) -> Result<Vec<usize>, TestCaseError> {
-        while self.now < self.calm_since + 2 * LONGEST {
+        while self.now < self.calm_since + 4 * LONGEST {
             let ((time, _), event) = self.events.pop_first().expect("each process sleeps or waits");
             self.now = time;
             self.happen(event);
@@ -156,13 +160,23 @@ impl World {
             Event::Hear { process, life, request, answer }
                 if (life, request) == (self.processes[process].life, self.processes[process].request) =>
             {
-                let now = self.clock(process);
-                self.processes[process].request = 0;
-                self.processes[process].candidate.hear(answer, now);
-                self.step(process);
+                self.heard(process, answer);
             }
             Event::Wake { .. } | Event::Hear { .. } => {}
         }
+    }
+
+    fn heard(&mut self, process: usize, answer: Answer) {
+        let Process { life, request, deaf_until, .. } = self.processes[process];
+        if self.now < deaf_until {
+            // An answer that lies there is read before the timer is looked at.
+            let later = deaf_until - self.now + u64::from(answer == Answer::Failed);
+            return self.after(later, Event::Hear { process, life, request, answer });
+        }
+        let now = self.clock(process);
+        self.processes[process].request = 0;
+        self.processes[process].candidate.hear(answer, now);
+        self.step(process);
     }
 
     fn woken(&mut self, process: usize) {
@@ -194,6 +208,7 @@ impl World {
         let (life, request, holder) =
             (self.processes[process].life, self.count(), name(process, self.processes[process].life));
         self.processes[process].request = request;
+        self.processes[process].deaf_until = self.now + chance.deaf;
         if !chance.request_lost {
             let back = (!chance.answer_lost).then_some(chance.back);
             self.after(
@@ -220,6 +235,10 @@ impl World {
     }
 
     fn write(&mut self, mut lease: Lease) -> Answer {
+        // A write that changes nothing is answered, and not made.
+        if let Some(same) = Record::new(lease.clone()).filter(|record| Some(record) == self.lease.as_ref()) {
+            return Answer::Written(same);
+        }
         lease.metadata.resource_version = Some(self.count().to_string());
         self.lease = Record::new(lease);
         Answer::Written(self.lease.clone().expect("it has a version"))
@@ -236,7 +255,7 @@ impl World {
         let life = self.count();
         let now = clock.at(self.base, self.now);
         let candidate = Candidate::new(name(process, life), self.timing, Counters::default(), now);
-        Process { candidate, clock, life, request: 0 }
+        Process { candidate, clock, life, request: 0, deaf_until: 0 }
     }
 
     fn note_the_lead(&mut self, process: usize) {
@@ -285,11 +304,12 @@ fn delay() -> impl Strategy<Value = u64> {
 fn chance() -> impl Strategy<Value = Chance> {
     let fate = prop_oneof![60 => Just(Fate::None), 1 => Just(Fate::Crash), 1 => Just(Fate::Resign)];
     let lost = || prop::bool::weighted(0.04);
-    (delay(), delay(), delay(), lost(), lost(), fate).prop_map(
-        |(late, there, back, request_lost, answer_lost, fate)| Chance {
+    (delay(), delay(), delay(), delay(), lost(), lost(), fate).prop_map(
+        |(late, there, back, deaf, request_lost, answer_lost, fate)| Chance {
             late,
             there,
             back,
+            deaf,
             request_lost,
             answer_lost,
             fate,
