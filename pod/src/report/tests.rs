@@ -91,21 +91,25 @@ fn webhooks_of_which_there_is_nothing_to_tell_are_left_out() {
     assert_eq!(parts[0].webhooks[0].name, "hook-0001");
 }
 
+/// The parts in which two reports differ.
+fn changed(before: &Observed, after: &Observed) -> Vec<i32> {
+    let (before, after) = (parts(before), parts(after));
+    let pairs = before.iter().zip(&after);
+    pairs.filter(|(one, other)| !says_the_same(one, other)).map(|(one, _)| one.part).collect()
+}
+
 #[test]
-fn a_delivery_changes_the_one_part_in_which_its_webhook_stands() {
-    let quiet: Vec<_> = (0..1200).map(|at| snapshot(at, Tally::default())).collect();
-    let mut busy = quiet.clone();
-    busy[700].tally = delivered(1);
-    let before = parts(&observed(quiet));
-    let after = parts(&Observed { time_ms: NOON + 1000, ..observed(busy) });
-    let changed: Vec<_> = before
-        .iter()
-        .zip(&after)
-        .filter(|(one, other)| !says_the_same(one, other))
-        .map(|(one, _)| one.part)
-        .collect();
-    assert_eq!((before.len(), after.len(), changed), (3, 3, vec![1]));
-    let events: i64 = after.iter().map(|part| part.events.received).sum();
+fn a_delivery_changes_the_one_part_in_which_its_webhook_stands_and_a_plan_the_first() {
+    let before = observed((0..1200).map(|at| snapshot(at, delivered(1))).collect());
+    assert_eq!(parts(&before).len(), 3);
+    let mut after = Observed { time_ms: NOON + 1000, ..before.clone() };
+    assert_eq!(changed(&before, &after), Vec::<i32>::new(), "time alone is no news");
+    after.webhooks[700].tally = delivered(2);
+    assert_eq!(changed(&before, &after), [1]);
+    let newer = Applied { generation: 8, ..(*before.applied).clone() };
+    let after = Observed { applied: Arc::new(newer), ..before.clone() };
+    assert_eq!(changed(&before, &after), [0]);
+    let events: i64 = parts(&after).iter().map(|part| part.events.received).sum();
     assert_eq!(events, 12, "a sum over parts is right");
 }
 
