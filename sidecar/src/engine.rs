@@ -10,7 +10,7 @@
 //! raises `dispatched`. So a lane that got an event at or below the saved idle floor is in the same
 //! save, and no longer idle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -380,17 +380,27 @@ impl<S: Store> Engine<S> {
                 running.handle.replace_spec(&spec, dispatched, &self.unsaved);
                 continue;
             }
+            let mut left = HashSet::new();
             if let Some(replaced) = lanes.running.remove(&name) {
                 replaced.stop.send_replace(true);
+                left = replaced.handle.lock().retire();
             }
             let uid = uid_of(&spec.plan);
-            if let Some(handle) = lanes.absent.remove(&name).filter(|handle| handle.lock().uid() == uid) {
-                handle.replace_spec(&spec, dispatched, &self.unsaved);
-                fresh.push(handle);
-                continue;
+            if let Some(handle) = lanes.absent.remove(&name) {
+                if handle.lock().uid() == uid {
+                    handle.replace_spec(&spec, dispatched, &self.unsaved);
+                    fresh.push(handle);
+                    continue;
+                }
+                left = handle.lock().retire();
             }
-            let kept = lanes.parked.remove(&name.to_string()).filter(|book| book.uid() == uid);
-            let book = kept.unwrap_or_else(|| Book::new(&uid, self.store.head()));
+            let book = match lanes.parked.remove(&name.to_string()) {
+                Some(book) if book.uid() == uid => book,
+                other => {
+                    left.extend(other.into_iter().flat_map(|mut book| book.retire()));
+                    Book::in_place_of(left, &uid, self.store.head())
+                }
+            };
             fresh.push(Arc::new(Handle::new(spec, book)));
         }
         fresh

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use tidings_plan::{Format, Plan, SecretText};
+use tidings_plan::{Format, Plan, SecretText, WebhookPlan};
 use tidings_signature::SigningKey;
 use tidings_tests::capture::{self, Capture};
 use tidings_tests::client::{Answer, get_json};
@@ -92,6 +92,32 @@ async fn a_dead_endpoint_burns_no_attempts_and_gets_everything_when_it_is_back()
         sidecar.wait_webhook("shop/all", "all delivered", |webhook| webhook["delivered"] == 300).await;
     assert_eq!((&status["pending"], &status["circuit"]), (&0.into(), &"Closed".into()));
     assert_eq!(status["deadLettered"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_made_again_under_its_name_inherits_nothing_that_waits() {
+    let receiver = Receiver::answering(|_, _| Reply::Status(404)).await;
+    let home = Home::default();
+    let all = || webhook("all", &receiver).retrying_within(20, 20, 3600);
+    home.put(&plan([all()]));
+    let mut sidecar = home.start().await;
+    for (nth, uid) in ["another", "a-third"].into_iter().enumerate() {
+        post(&sidecar, &format!(r#"{{"event":"A","nth":{nth}}}"#)).await;
+        sidecar.wait_webhook("shop/all", "it is to be tried again", |webhook| webhook["failed"] == 1).await;
+        let anew = WebhookPlan { uid: uid.to_owned(), ..all() };
+        if nth == 0 {
+            home.put(&plan([anew]));
+            sidecar.wait_webhook("shop/all", "another one runs", |webhook| webhook["failed"] == 0).await;
+            sidecar.terminate().await;
+        } else {
+            // It is made again while the sidecar is away.
+            sidecar.terminate().await;
+            home.put(&plan([anew]));
+            home.start().await.terminate().await;
+        }
+        sidecar = home.start().await;
+        assert_eq!(sidecar.webhook("shop/all").await["pending"], 0, "{uid}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

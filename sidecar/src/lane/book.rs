@@ -97,6 +97,7 @@ pub struct Book {
     dead: Vec<DeadLetter>,
     replays: Vec<ReplayProgress>,
     dirty: bool,
+    retired: bool,
 }
 
 /// The events of one ordering key.
@@ -134,6 +135,19 @@ impl Book {
     /// The book of a Webhook that starts at `head`.
     pub fn new(uid: &str, head: Seq) -> Self {
         Self { uid: uid.to_owned(), position: head, dirty: true, ..Self::default() }
+    }
+
+    /// The book of a Webhook that starts at `head` under the name of another one: that one's rows are
+    /// removed. Its dead letters stay, and may be replayed to this one.
+    pub fn in_place_of(rows: HashSet<Seq>, uid: &str, head: Seq) -> Self {
+        Self { changed_rows: rows, ..Self::new(uid, head) }
+    }
+
+    /// Ends the book for good, and gives its rows to be removed: another Webhook has its name, and what
+    /// this one still says must not be saved over it.
+    pub fn retire(&mut self) -> HashSet<Seq> {
+        self.retired = true;
+        self.rows.keys().copied().chain(self.changed_rows.drain()).collect()
     }
 
     /// The book as it was saved.
@@ -328,7 +342,7 @@ impl Book {
 
     /// What changed since the last call, to be saved; `None` when nothing did.
     pub fn take_changes(&mut self, lane: &str) -> Option<LaneChange> {
-        if !std::mem::take(&mut self.dirty) {
+        if !std::mem::take(&mut self.dirty) || self.retired {
             return None;
         }
         let (put, remove) = self.drain_rows();

@@ -395,7 +395,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
     #[test]
     fn no_event_is_lost_whatever_happens_in_whatever_order(script in proptest::collection::vec((steps(), any::<bool>()), 1..200)) {
         let mut world = World::new();
