@@ -15,6 +15,7 @@ mod sidecars;
 
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
+pub(crate) mod replay;
 pub(crate) mod test_event;
 
 use std::path::PathBuf;

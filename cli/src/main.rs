@@ -39,6 +39,7 @@ enum Command {
     Deliveries(cluster::deliveries::Arguments),
     #[command(name = "deadletters", visible_alias = "dead-letters")]
     DeadLetters(cluster::dead_letters::Arguments),
+    Replay(cluster::replay::Arguments),
     Test(cluster::test_event::Arguments),
     /// Prints the completions for a shell: `source <(tidings completions bash)`.
     Completions {
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Deliveries(arguments) => cluster::deliveries::run(&arguments),
         Command::DeadLetters(arguments) => cluster::dead_letters::run(&arguments),
+        Command::Replay(arguments) => cluster::replay::run(&arguments),
         Command::Test(arguments) => cluster::test_event::run(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidings", &mut std::io::stdout());
