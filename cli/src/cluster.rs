@@ -4,6 +4,7 @@
 //! connect --> sidecars: the Webhook's AuthServer -> its DeliveryReports -> pods -> admin port
 //!    |           |
 //!    |           +--> deliveries, dead_letters, test_event
+//!    +--------------> replay, doctor
 //! ```
 //!
 //! With `--admin URL` the sidecars are named by hand, and no API server is asked. Nothing here ever prints
@@ -15,6 +16,7 @@ mod sidecars;
 
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
+pub(crate) mod doctor;
 pub(crate) mod replay;
 pub(crate) mod test_event;
 

@@ -41,6 +41,7 @@ enum Command {
     DeadLetters(cluster::dead_letters::Arguments),
     Replay(cluster::replay::Arguments),
     Test(cluster::test_event::Arguments),
+    Doctor(cluster::doctor::Arguments),
     /// Prints the completions for a shell: `source <(tidings completions bash)`.
     Completions {
         /// Which shell.
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::DeadLetters(arguments) => cluster::dead_letters::run(&arguments),
         Command::Replay(arguments) => cluster::replay::run(&arguments),
         Command::Test(arguments) => cluster::test_event::run(&arguments),
+        Command::Doctor(arguments) => cluster::doctor::run(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidings", &mut std::io::stdout());
             ExitCode::SUCCESS
