@@ -111,9 +111,23 @@ async fn create(
 async fn wait(cluster: &Cluster, name: &ObjectName) -> Result<bool, Failure> {
     let replays: Api<WebhookReplay> = Api::namespaced(cluster.client.clone(), &name.namespace);
     let ask = || Ask::new("get", TIDINGS, "webhookreplays").within(&name.namespace).of(&name.name);
-    let mut shown = String::new();
+    let (mut shown, mut away) = (String::new(), false);
     for look in 1_u32.. {
-        let replay = replays.get(&name.name).await.map_err(|error| ask().failed(error))?;
+        if look > 1 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let replay = match replays.get(&name.name).await.map_err(|error| ask().failed(error)) {
+            Ok(replay) => replay,
+            // The replay goes on without it.
+            Err(failure @ Failure::Unreachable(_)) => {
+                if !std::mem::replace(&mut away, true) {
+                    eprintln!("{failure}; it is asked again");
+                }
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        away = false;
         let status = replay.status.clone().unwrap_or_default();
         match progress(&replay.spec, &status) {
             Progress::Complete(text) => {
@@ -137,7 +151,6 @@ async fn wait(cluster: &Cluster, name: &ObjectName) -> Result<bool, Failure> {
                 name.namespace
             );
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(false)
 }
