@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     /// Where events are received: POST /events.
     #[arg(long, default_value = "127.0.0.1:8787")]
     listen: SocketAddr,
-    /// Where /livez, /readyz, /metrics, /webhooks, /deliveries and /deadletters are.
+    /// Where /livez, /readyz, /metrics, /webhooks, /deliveries, /deadletters and /test are.
     #[arg(long, default_value = "127.0.0.1:8788")]
     admin_listen: SocketAddr,
     /// Where events are stored [default: tidings-data; with --demo a folder that is removed at the end].

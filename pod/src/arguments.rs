@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Where events are received: POST /events.
     #[arg(long, default_value = "127.0.0.1:8787", env = "TIDINGS_LISTEN")]
     listen: SocketAddr,
-    /// Where /livez, /readyz, /metrics, /webhooks, /deliveries and /deadletters are.
+    /// Where /livez, /readyz, /metrics, /webhooks, /deliveries, /deadletters and /test are.
     #[arg(long, default_value = "127.0.0.1:8788", env = "TIDINGS_ADMIN_LISTEN")]
     admin_listen: SocketAddr,
     /// Where events are stored.

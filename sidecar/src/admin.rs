@@ -1,6 +1,8 @@
-//! The admin surface, on a port of its own: health, metrics, recent attempts, dead letters.
+//! The admin surface, on a port of its own: health, metrics, recent attempts, dead letters, and one action.
 //!
-//! It shows no body, no secret and no URL, and changes nothing.
+//! It shows no body, no secret and no URL. Its pages are read; the one action is `POST /test`, which sends
+//! one marked event to a Webhook's endpoint and changes nothing here. A browser's page may not cause it:
+//! a request with an `Origin` is refused.
 
 use std::sync::Arc;
 
@@ -12,13 +14,21 @@ use serde_json::json;
 use tidings_plan::ObjectName;
 use tidings_store::Store;
 
+use crate::lane::spec::Spec;
 use crate::sidecar::Parts;
+use crate::test_event::Busy;
 
 /// How many dead letters one answer lists at the most.
 const MAX_DEAD_LETTERS: usize = 1000;
 
 /// Answers one request to the admin port.
 pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B>) -> Response<Full<Bytes>> {
+    if request.uri().path() == "/test" {
+        return match to_test(&parts, &request) {
+            Ok(spec) => test(&parts, &spec).await,
+            Err(refused) => *refused,
+        };
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return refusal(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -45,7 +55,7 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
         _ => refusal(
             StatusCode::NOT_FOUND,
             "NotFound",
-            "there are /livez, /readyz, /metrics, /webhooks, /replays, /deliveries?webhook=NAMESPACE/NAME and /deadletters?webhook=NAMESPACE/NAME",
+            "there are /livez, /readyz, /metrics, /webhooks, /replays, /deliveries?webhook=NAMESPACE/NAME, /deadletters?webhook=NAMESPACE/NAME, and POST /test?webhook=NAMESPACE/NAME",
         ),
     }
 }
@@ -90,6 +100,42 @@ async fn dead_letters<S: Store>(parts: Arc<Parts<S>>, query: &str) -> Response<F
         Ok(Ok(letters)) => json_of(&json!({ "webhook": name, "deadLetters": letters })),
         Ok(Err(error)) => refusal(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", &error.to_string()),
         Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", "the look-up was cut short"),
+    }
+}
+
+/// The Webhook that a test event is asked for.
+fn to_test<S: Store, B>(
+    parts: &Parts<S>,
+    request: &Request<B>,
+) -> Result<Arc<Spec>, Box<Response<Full<Bytes>>>> {
+    let refused = |status, reason: &str, message: &str| Err(Box::new(refusal(status, reason, message)));
+    if request.method() != Method::POST {
+        let message = "a test event is sent with POST /test?webhook=NAMESPACE/NAME";
+        return refused(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
+    }
+    if request.headers().contains_key(header::ORIGIN) {
+        let message = "a browser's page may not send test events: use kubectl tidings test, or curl";
+        return refused(StatusCode::FORBIDDEN, "OriginRefused", message);
+    }
+    let webhook = webhook_of(request.uri().query().unwrap_or_default())?;
+    if let Some(spec) = parts.engine.spec(&webhook) {
+        return Ok(spec);
+    }
+    match parts.engine.applied().rejected.iter().find(|(name, _)| *name == webhook) {
+        Some((_, why)) => refused(StatusCode::CONFLICT, "WebhookLeftOut", why),
+        None => Err(Box::new(unknown(&webhook))),
+    }
+}
+
+/// Sends one test event, and answers with what came of it.
+async fn test<S: Store>(parts: &Parts<S>, spec: &Spec) -> Response<Full<Bytes>> {
+    match parts.tester.send(spec).await {
+        Ok(tested) => json_of(&tested),
+        Err(Busy) => refusal(
+            StatusCode::TOO_MANY_REQUESTS,
+            "TooManyTests",
+            "a few test events are under way: wait for them, and ask again",
+        ),
     }
 }
 

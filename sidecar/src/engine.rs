@@ -221,6 +221,11 @@ impl<S: Store> Engine<S> {
         Some(recent)
     }
 
+    /// A Webhook as it runs; `None` when the plan does not hold it, or it was left out.
+    pub(crate) fn spec(&self, webhook: &ObjectName) -> Option<Arc<Spec>> {
+        Some(self.lanes().running.get(webhook)?.handle.spec())
+    }
+
     /// The newest dead letters of a Webhook. Blocks on the file.
     pub fn dead_letters(&self, webhook: &ObjectName, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.store.dead_letters(&webhook.to_string(), limit)

@@ -34,6 +34,8 @@ pub mod envelope;
 
 pub mod tally;
 
+mod test_event;
+
 mod admin;
 pub mod metrics;
 

@@ -22,6 +22,7 @@ use crate::metrics::Scrape;
 use crate::plans::{self, LOOK_EVERY, PlanFolder};
 use crate::receive::Receiver;
 use crate::serve::{self, Limits};
+use crate::test_event::Tester;
 
 /// How long a plan waits for its Webhooks' places to be saved, which takes a millisecond mostly.
 const SAVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,6 +96,7 @@ pub(crate) struct Parts<S> {
     pub(crate) engine: Arc<Engine<S>>,
     pub(crate) receiver: Arc<Receiver<S>>,
     pub(crate) surroundings: OnceLock<Arc<dyn Surroundings>>,
+    pub(crate) tester: Tester,
     data_dir: PathBuf,
 }
 
@@ -124,7 +126,7 @@ impl Sidecar {
         let (events, events_at) = listen("events", options.listen).await?;
         let (admin, admin_at) = listen("admin", options.admin_listen).await?;
         let (surroundings, data_dir) = (OnceLock::new(), options.store.dir.clone());
-        let parts = Arc::new(Parts { engine, receiver, surroundings, data_dir });
+        let parts = Arc::new(Parts { engine, receiver, surroundings, tester: Tester::default(), data_dir });
         let stop = watch::Sender::new(false);
         let servers = vec![
             tokio::spawn(serve_events(events, Arc::clone(&parts), stop.subscribe())),

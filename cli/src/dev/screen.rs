@@ -10,6 +10,7 @@ use tidings_operator::manifests::FileFinding;
 
 use super::Output;
 use super::rows::Row;
+use crate::moment::age;
 
 const HEADINGS: [&str; 10] = [
     "NAMESPACE",
@@ -151,7 +152,7 @@ fn object(row: &Row) -> String {
 }
 
 fn table(rows: &[Row], began: Instant) -> String {
-    let mut cells = vec![HEADINGS.map(str::to_owned)];
+    let mut cells = vec![HEADINGS.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|row| {
         [
             row.namespace.clone(),
@@ -165,38 +166,12 @@ fn table(rows: &[Row], began: Instant) -> String {
             age(began.elapsed().as_secs()),
             row.reason.clone(),
         ]
+        .to_vec()
     }));
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<_> = (0..HEADINGS.len()).map(width).collect();
-    cells.iter().fold(String::new(), |mut text, row| {
-        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(padded.collect::<Vec<_>>().join("   ").trim_end());
-        text.push('\n');
-        text
-    })
+    crate::table::of(&cells)
 }
 
 fn since(ms: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     age(now.saturating_sub(u64::try_from(ms / 1000).unwrap_or_default()))
-}
-
-/// An age as kubectl prints it.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_are_short_as_kubectl_has_them() {
-        assert_eq!([5, 119, 120, 7199, 7200, 172_800].map(age), ["5s", "119s", "2m", "119m", "2h", "2d"]);
-    }
 }
