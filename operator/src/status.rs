@@ -168,11 +168,13 @@ fn trouble(health: &Health) -> String {
         next_attempt,
     } = health;
     let mut text = last_failure.clone().unwrap_or_else(|| "the endpoint fails".to_owned());
-    let _ = write!(text, "; {consecutive_failures} failures in a row");
+    let failures = if *consecutive_failures == 1 { "failure" } else { "failures" };
+    let _ = write!(text, "; {consecutive_failures} {failures} in a row");
     if let Some(since) = failing_since {
         let _ = write!(text, " since {since}");
     }
-    let _ = write!(text, "; {pending} events wait");
+    let wait = if *pending == 1 { "event waits" } else { "events wait" };
+    let _ = write!(text, "; {pending} {wait}");
     match (circuit, next_attempt) {
         (CircuitState::Gone, _) => text.push_str("; nothing is sent until the Webhook is changed"),
         (_, Some(next)) => drop(write!(text, "; next attempt {next}")),
