@@ -49,6 +49,8 @@ pub struct Engine<S> {
     applied: ArcSwap<Applied>,
     fatal: Fatal,
     saving: tokio::sync::Mutex<()>,
+    /// How often it was saved.
+    saved: watch::Sender<u64>,
     stop: watch::Sender<bool>,
     control_plane: Vec<std::net::IpAddr>,
 }
@@ -150,6 +152,7 @@ impl<S: Store> Engine<S> {
             applied: ArcSwap::default(),
             fatal: Fatal::new(),
             saving: tokio::sync::Mutex::default(),
+            saved: watch::Sender::new(0),
             stop: watch::Sender::new(false),
             control_plane,
         });
@@ -291,10 +294,11 @@ impl<S: Store> Engine<S> {
         // The order matters; see this module's head.
         let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
         let (lanes, forget_replays) = self.take_changes();
-        if lanes.is_empty() && forget_replays.is_empty() {
-            return Ok(());
+        if !(lanes.is_empty() && forget_replays.is_empty()) {
+            self.store.save(Changes { idle_floor: Some(dispatched), lanes, forget_replays }).await?;
         }
-        self.store.save(Changes { idle_floor: Some(dispatched), lanes, forget_replays }).await
+        self.saved.send_modify(|times| *times += 1);
+        Ok(())
     }
 
     /// What is to be saved. No plan is applied meanwhile: what it forgets and what it begins anew under
@@ -326,6 +330,7 @@ impl<S: Store> Engine<S> {
             unsaved: Arc::clone(&self.unsaved),
             metrics: Arc::clone(&self.metrics),
             fatal: self.fatal.clone(),
+            saved: self.saved.subscribe(),
         };
         let lane_of =
             |webhook: &ObjectName| lanes.running.get(webhook).map(|running| Arc::clone(&running.handle));

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tidings_plan::{ObjectName, ReplayPlan};
 use tidings_store::{ReplayProgress, Seq, Store, StoreError};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::engine::Fatal;
@@ -54,6 +55,8 @@ pub(crate) struct Tools<S> {
     pub(crate) unsaved: Arc<Unsaved>,
     pub(crate) metrics: Arc<Deliveries>,
     pub(crate) fatal: Fatal,
+    /// How often the books were saved.
+    pub(crate) saved: watch::Receiver<u64>,
 }
 
 #[derive(Debug)]
@@ -213,12 +216,13 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl<S> Clone for Tools<S> {
     fn clone(&self) -> Self {
-        let Self { store, unsaved, metrics, fatal } = self;
+        let Self { store, unsaved, metrics, fatal, saved } = self;
         Self {
             store: Arc::clone(store),
             unsaved: Arc::clone(unsaved),
             metrics: Arc::clone(metrics),
             fatal: fatal.clone(),
+            saved: saved.clone(),
         }
     }
 }
@@ -228,6 +232,9 @@ impl<S> Clone for Tools<S> {
 impl<S: Store> Run<S> {
     /// Works until the whole window was gone through, or it is stopped.
     async fn work(self) {
+        if self.plan.only_failed {
+            self.until_saved().await;
+        }
         loop {
             match self.step().await {
                 Ok(Next::Look) => tokio::task::yield_now().await,
@@ -237,6 +244,15 @@ impl<S: Store> Run<S> {
                 Err(error) => return self.tools.fatal.tell(error),
             }
         }
+    }
+
+    /// Waits until the store has every dead letter of before now: that is where they are looked up. The
+    /// save that is under way may have begun earlier; the one after it has not.
+    async fn until_saved(&self) {
+        let mut saved = self.tools.saved.clone();
+        let times = *saved.borrow_and_update() + 2;
+        // Nobody is left to save: the engine has ended, and the replay with it.
+        let _ = saved.wait_for(|saved| *saved >= times).await;
     }
 
     /// Looks for the next few events, and puts them in line.
