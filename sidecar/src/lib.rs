@@ -11,6 +11,8 @@
 //! Data flows one way; nothing downstream calls back up. [`sidecar`] puts the parts together. This
 //! library knows nothing of Kubernetes: plans come in from whoever has them, tallies go out.
 
+mod words;
+
 pub mod sidecar;
 
 pub mod serve;
