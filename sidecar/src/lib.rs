@@ -19,7 +19,7 @@ pub mod serve;
 
 pub mod receive;
 
-mod extract;
+pub mod extract;
 
 pub mod engine;
 
