@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use tidings_signature::verify::verify;
+use tidings_signature::verify::{headers_of, verify};
 
 use crate::{FAILED, USAGE};
 
@@ -44,21 +44,11 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     let now = check_age.then(|| jiff::Timestamp::now().as_second());
-    let report = verify(secret, &lines(&headers), &body, now);
+    let report = verify(secret, &headers_of(&headers), &body, now);
     print!("{report}");
     if report.is_verified() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// The headers of a file; what has no colon, such as the request line, is passed over.
-fn lines(bytes: &[u8]) -> Vec<(String, String)> {
-    String::from_utf8_lossy(bytes)
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .filter(|(name, _)| !name.contains(' '))
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect()
 }

@@ -25,13 +25,13 @@ use crate::webhook::{DeliverySpec, SecretKeyRef, SecretRef};
     status = "AuthServerStatus",
     derive = "PartialEq",
     doc = "An auth server whose events are delivered by a sidecar beside it.",
-    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
-    printcolumn = r#"{"name":"Provider","type":"string","jsonPath":".spec.provider"}"#,
-    printcolumn = r#"{"name":"Sidecars","type":"integer","jsonPath":".status.sidecars.ready"}"#,
-    printcolumn = r#"{"name":"Webhooks","type":"integer","jsonPath":".status.webhooks.accepted"}"#,
-    printcolumn = r#"{"name":"Rejected","type":"integer","jsonPath":".status.webhooks.rejected"}"#,
-    printcolumn = r#"{"name":"Events","type":"integer","jsonPath":".status.events.received"}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether the configuration is in order and every ready sidecar runs its plan."}"#,
+    printcolumn = r#"{"name":"Provider","type":"string","jsonPath":".spec.provider","description":"The kind of auth server."}"#,
+    printcolumn = r#"{"name":"Sidecars","type":"integer","jsonPath":".status.sidecars.ready","description":"Sidecars that run the current plan."}"#,
+    printcolumn = r#"{"name":"Webhooks","type":"integer","jsonPath":".status.webhooks.accepted","description":"Webhooks that are in the plan."}"#,
+    printcolumn = r#"{"name":"Rejected","type":"integer","jsonPath":".status.webhooks.rejected","description":"Webhooks that name it and are not in the plan."}"#,
+    printcolumn = r#"{"name":"Events","type":"integer","jsonPath":".status.events.received","description":"Events that were stored."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"How long ago it was created."}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = kube::core::Rule::new("!has(self.generic) || (has(self.provider) && self.provider == 'Generic')").message("generic belongs to provider Generic alone"))]

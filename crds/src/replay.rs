@@ -22,13 +22,13 @@ use crate::status::Condition;
     status = "WebhookReplayStatus",
     derive = "PartialEq",
     doc = "Events of the past, delivered to a Webhook once more, under their own ids. It runs once: applied again it changes nothing.",
-    printcolumn = r#"{"name":"Webhook","type":"string","jsonPath":".spec.webhookRef.name"}"#,
-    printcolumn = r#"{"name":"Only","type":"string","jsonPath":".spec.only"}"#,
-    printcolumn = r#"{"name":"Dry-Run","type":"boolean","jsonPath":".spec.dryRun"}"#,
-    printcolumn = r#"{"name":"Complete","type":"string","jsonPath":".status.conditions[?(@.type==\"Complete\")].status"}"#,
-    printcolumn = r#"{"name":"Matched","type":"integer","jsonPath":".status.matched"}"#,
-    printcolumn = r#"{"name":"Replayed","type":"integer","jsonPath":".status.replayed"}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name":"Webhook","type":"string","jsonPath":".spec.webhookRef.name","description":"The Webhook that is delivered to."}"#,
+    printcolumn = r#"{"name":"Only","type":"string","jsonPath":".spec.only","description":"Failed: events that were given up. All: those that were delivered too."}"#,
+    printcolumn = r#"{"name":"Dry-Run","type":"boolean","jsonPath":".spec.dryRun","description":"Whether it counts, and delivers nothing."}"#,
+    printcolumn = r#"{"name":"Complete","type":"string","jsonPath":".status.conditions[?(@.type==\"Complete\")].status","description":"Whether the whole window was gone through."}"#,
+    printcolumn = r#"{"name":"Matched","type":"integer","jsonPath":".status.matched","description":"Events of the window that it selects, as far as it came."}"#,
+    printcolumn = r#"{"name":"Replayed","type":"integer","jsonPath":".status.replayed","description":"Events that were put in line for delivery again."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"How long ago it was created."}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -24,11 +24,11 @@ pub const REPORTED_WEBHOOKS: usize = 500;
     namespaced,
     derive = "PartialEq",
     doc = "What one sidecar runs, and what became of its deliveries.",
-    printcolumn = r#"{"name":"AuthServer","type":"string","jsonPath":".spec.authServerRef.name"}"#,
-    printcolumn = r#"{"name":"Pod","type":"string","jsonPath":".spec.pod"}"#,
-    printcolumn = r#"{"name":"Plan","type":"integer","jsonPath":".spec.plan.generation"}"#,
-    printcolumn = r#"{"name":"Received","type":"integer","jsonPath":".spec.events.received"}"#,
-    printcolumn = r#"{"name":"Written","type":"date","jsonPath":".spec.time"}"#
+    printcolumn = r#"{"name":"AuthServer","type":"string","jsonPath":".spec.authServerRef.name","description":"The auth server."}"#,
+    printcolumn = r#"{"name":"Pod","type":"string","jsonPath":".spec.pod","description":"The pod that the sidecar runs in."}"#,
+    printcolumn = r#"{"name":"Plan","type":"integer","jsonPath":".spec.plan.generation","description":"The number of the plan that runs."}"#,
+    printcolumn = r#"{"name":"Received","type":"integer","jsonPath":".spec.events.received","description":"Events that were stored."}"#,
+    printcolumn = r#"{"name":"Written","type":"date","jsonPath":".spec.time","description":"How long ago this was written."}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryReportSpec {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Accepted, ResolvedRefs, Programmed, Ready or Delivering.
+    /// Accepted, ResolvedRefs, Programmed, Ready, Delivering or Complete.
     #[serde(rename = "type")]
     #[schemars(length(max = 316))]
     pub type_: String,
@@ -74,7 +74,7 @@ pub struct FailedAttempt {
     /// The answer's status, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<i32>,
-    /// How far it came, where there was no answer: Dns, Connect, Tls, Send, Waiting or Reading.
+    /// How far it came, where there was no answer: Dns, Connect, Tls, Waiting or Reading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub phase: Option<String>,

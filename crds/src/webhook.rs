@@ -22,18 +22,18 @@ use crate::status::{Attempt, Condition, FailedAttempt, SourceTally};
     status = "WebhookStatus",
     derive = "PartialEq",
     doc = "Events of an auth server, delivered to an endpoint: stored first, signed, tried again.",
-    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
-    printcolumn = r#"{"name":"Delivering","type":"string","jsonPath":".status.conditions[?(@.type==\"Delivering\")].status"}"#,
-    printcolumn = r#"{"name":"Endpoint","type":"string","jsonPath":".status.endpointHost"}"#,
-    printcolumn = r#"{"name":"Delivered","type":"integer","jsonPath":".status.delivered"}"#,
-    printcolumn = r#"{"name":"Pending","type":"integer","jsonPath":".status.pending"}"#,
-    printcolumn = r#"{"name":"Last-Success","type":"date","jsonPath":".status.lastSuccess.time"}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
-    printcolumn = r#"{"name":"Events","type":"string","jsonPath":".spec.events","priority":1}"#,
-    printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.failed","priority":1}"#,
-    printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.deadLettered","priority":1}"#,
-    printcolumn = r#"{"name":"Last-Failure","type":"date","jsonPath":".status.lastFailure.time","priority":1}"#,
-    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.lastFailure.reason","priority":1}"#
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether the configuration is in order and every ready sidecar runs it."}"#,
+    printcolumn = r#"{"name":"Delivering","type":"string","jsonPath":".status.conditions[?(@.type==\"Delivering\")].status","description":"Whether the endpoint takes what is sent; Unknown before the first and while suspended."}"#,
+    printcolumn = r#"{"name":"Endpoint","type":"string","jsonPath":".status.endpointHost","description":"The host that events go to."}"#,
+    printcolumn = r#"{"name":"Delivered","type":"integer","jsonPath":".status.delivered","description":"Events that the endpoint took."}"#,
+    printcolumn = r#"{"name":"Pending","type":"integer","jsonPath":".status.pending","description":"Events that wait."}"#,
+    printcolumn = r#"{"name":"Last-Success","type":"date","jsonPath":".status.lastSuccess.time","description":"How long ago the endpoint took an event."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"How long ago it was created."}"#,
+    printcolumn = r#"{"name":"Events","type":"string","jsonPath":".spec.events","priority":1,"description":"The events that it selects."}"#,
+    printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.failed","priority":1,"description":"Attempts that failed."}"#,
+    printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.deadLettered","priority":1,"description":"Events that were given up."}"#,
+    printcolumn = r#"{"name":"Last-Failure","type":"date","jsonPath":".status.lastFailure.time","priority":1,"description":"How long ago an attempt failed."}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.lastFailure.reason","priority":1,"description":"Why the last attempt failed that did, in one word; it stays after a success."}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookSpec {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 use tidings_egress::{Blocked, Egress};
-use url::Url;
+use url::{Host, Url};
 
 /// Not on the public internet, each written as a URL's host would be.
 const REFUSED: &[&str] = &[
@@ -421,7 +421,116 @@ fn spellings(v4: Ipv4Addr) -> Vec<Ipv6Addr> {
     .collect()
 }
 
+/// One part of an IPv4 address in a radix that the URL standard reads.
+fn number(value: u32, radix: u8) -> String {
+    match radix % 4 {
+        0 => format!("0x{value:x}"),
+        1 => format!("0{value:o}"),
+        2 => format!("0X{value:X}"),
+        _ => value.to_string(),
+    }
+}
+
+/// An IPv4 address in 1 to 4 parts, the last of which takes what is left, each in its own radix.
+fn written(v4: Ipv4Addr, parts: usize, radices: [u8; 4]) -> String {
+    let octets = v4.octets();
+    let heads = octets[..parts - 1].iter().zip(radices).map(|(octet, radix)| number((*octet).into(), radix));
+    let rest = octets[parts - 1..].iter().fold(0, |sum, octet| sum << 8 | u32::from(*octet));
+    heads.chain([number(rest, radices[3])]).collect::<Vec<_>>().join(".")
+}
+
+/// The same host as percent-encoded bytes, in full-width digits, with ideographic dots, with the root's dot.
+fn disguised(host: &str, how: u8) -> String {
+    let wide = |c: char| match c {
+        '0'..='9' => char::from_u32(u32::from('０') + u32::from(c) - u32::from('0')).unwrap_or(c),
+        '.' => '。',
+        other => other,
+    };
+    match how % 4 {
+        0 => host.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat(),
+        1 => host.chars().map(wide).collect(),
+        2 => format!("{host}."),
+        _ => host.to_owned(),
+    }
+}
+
+/// What the standard library, which has never seen our tables, calls not public.
+fn is_special(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4.is_documentation()
+                || v4.octets()[0] == 0
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+        }
+    }
+}
+
+fn literal(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(v4) => Some(v4.into()),
+        Host::Ipv6(v6) => Some(v6.into()),
+        Host::Domain(_) => None,
+    }
+}
+
 proptest! {
+    #[test]
+    fn every_spelling_of_an_ipv4_address_is_judged_as_that_address(
+        v4 in any_v4(), parts in 1usize..=4, radices in any::<[u8; 4]>(), how in any::<u8>(),
+    ) {
+        let host = disguised(&written(v4, parts, radices), how);
+        let url = Url::parse(&format!("https://{host}/hook")).unwrap();
+        prop_assert_eq!(literal(&url), Some(v4.into()), "{}", &host);
+        let egress = Egress::default();
+        prop_assert_eq!(egress.judge_url(&url, false), egress.judge(v4.into(), false), "{}", host);
+    }
+
+    #[test]
+    fn every_spelling_of_an_ipv6_address_is_judged_as_that_address(bits in any::<u128>(), zeroes in any::<u8>()) {
+        // Groups of zeroes make the short forms.
+        let groups = (0..8).filter(|group| zeroes >> group & 1 == 0).fold(0, |mask, group| mask | 0xffff << (group * 16));
+        let v6 = Ipv6Addr::from(bits & groups);
+        let (full, tail) = (v6.segments().map(|group| format!("{group:04X}")), v6.octets());
+        let head = full[..6].join(":");
+        let mixed = format!("{head}:{}.{}.{}.{}", tail[12], tail[13], tail[14], tail[15]);
+        let egress = Egress::default();
+        for host in [v6.to_string(), full.join(":"), mixed] {
+            let url = Url::parse(&format!("https://[{host}]/hook")).unwrap();
+            prop_assert_eq!(literal(&url), Some(v6.into()), "{}", &host);
+            prop_assert_eq!(egress.judge_url(&url, false), egress.judge(v6.into(), false), "{}", host);
+        }
+    }
+
+    #[test]
+    fn no_url_that_passes_names_a_special_address(host in "[0-9a-fxA-F.:%０-９。\\[\\]@/\\\\]{1,24}", path in "[ -~]{0,12}") {
+        let judged = Url::parse(&format!("https://{host}/{path}")).ok();
+        if let Some(url) = judged.filter(|url| Egress::default().judge_url(url, false).is_ok()) {
+            prop_assert!(!literal(&url).is_some_and(is_special), "{}", url);
+            prop_assert!(url.host_str().is_some_and(|host| host.parse::<Ipv4Addr>().is_err() || literal(&url).is_some()));
+        }
+    }
+
+    #[test]
+    fn a_special_address_passes_only_where_its_range_is_allowed(address in any_ip(), allow in any_v4(), prefix in 8u8..=32) {
+        let cidr = ipnet::Ipv4Net::new(allow, prefix).unwrap();
+        let egress = Egress { allow: vec![cidr.into()], ..Egress::default() };
+        if is_special(address) && egress.judge(address, false).is_ok() {
+            let IpAddr::V4(v4) = address.to_canonical() else { panic!("no IPv6 range is allowed, and {address} passed") };
+            prop_assert!(cidr.contains(&v4), "{} is open by {}", address, cidr);
+        }
+    }
+
     #[test]
     fn a_denied_address_is_refused_whatever_is_allowed(address in any_ip()) {
         let all = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];

@@ -84,6 +84,7 @@ mod tests {
     use tidings_plan::ObjectName;
 
     use super::*;
+    use crate::reason::Place;
 
     fn told(before: Value, after: Value) -> Vec<(Reason, bool)> {
         let written = Desired {
@@ -96,7 +97,9 @@ mod tests {
             urgent: true,
             settling: false,
         };
-        announcements(&written).into_iter().map(|one| (one.reason, one.warning)).collect()
+        let told = announcements(&written);
+        assert!(told.iter().all(|one| one.reason.stands_in(Place::Event)));
+        told.into_iter().map(|one| (one.reason, one.warning)).collect()
     }
 
     fn delivering(status: &str, reason: &str) -> Value {

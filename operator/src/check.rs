@@ -3,8 +3,9 @@
 //! In: the spec, what its `AuthServer` gives, what it refers to. Out: in order or not, and what is worth
 //! knowing. A rule that the schema states is judged here again, since objects may be older than it.
 
+use http::{HeaderName, HeaderValue};
 use tidings_crds::{EndpointSpec, Scheme, Webhook, WebhookSpec};
-use tidings_plan::{EventPattern, Filter, ObjectName, Pointer};
+use tidings_plan::{EventPattern, Filter, ObjectName, Pointer, SecretText};
 use tidings_signature::SigningKey;
 use url::Url;
 
@@ -61,7 +62,8 @@ struct Subject<'a> {
 
 type Policy = for<'a> fn(&Subject<'a>) -> Result<(), Finding>;
 
-const POLICIES: [Policy; 7] = [auth_server, events, filter, ordering_key, delivery, endpoint, signing_keys];
+const POLICIES: [Policy; 8] =
+    [auth_server, events, filter, ordering_key, delivery, endpoint, headers, signing_keys];
 
 /// Judges a Webhook.
 pub(crate) fn webhook(webhook: &Webhook, frame: Option<&Frame>, resolved: Option<&Resolved>) -> Checked {
@@ -154,6 +156,24 @@ fn endpoint(subject: &Subject<'_>) -> Result<(), Finding> {
         .egress
         .judge_url(&url, endpoint.service_ref.is_some())
         .map_err(|blocked| Finding::new(Reason::AddressBlocked, field, blocked.to_string()))
+}
+
+/// What a sidecar would refuse to send, told before it comes there.
+fn headers(subject: &Subject<'_>) -> Result<(), Finding> {
+    let Some(resolved) = subject.resolved else { return Ok(()) };
+    for (at, header) in subject.spec.endpoint.headers.iter().enumerate() {
+        let refused = |part: &str, message: &str| {
+            Finding::new(Reason::InvalidHeader, format!("spec.endpoint.headers[{at}].{part}"), message)
+        };
+        let name = HeaderName::try_from(&header.name)
+            .map_err(|_| refused("name", "this is no header's name: write letters, digits and dashes"))?;
+        let value = resolved.headers.get(name.as_str()).map(SecretText::reveal).unwrap_or_default();
+        let part = if header.value_from.is_some() { "valueFrom" } else { "value" };
+        HeaderValue::try_from(value).map_err(|_| {
+            refused(part, "the value holds a line break or another control character: take it out")
+        })?;
+    }
+    Ok(())
 }
 
 fn signing_keys(subject: &Subject<'_>) -> Result<(), Finding> {

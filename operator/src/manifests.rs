@@ -16,6 +16,7 @@ use tidings_crds::{AuthServer, Webhook};
 use tidings_plan::ObjectName;
 
 use crate::lint::Schemas;
+use crate::reason::Place;
 use crate::{Finding, Objects, Reason};
 use document::Document;
 
@@ -153,6 +154,7 @@ impl Source {
 impl Loaded {
     /// Adds a finding about an object, with its file and line.
     pub fn finding(&self, kind: Kind, name: &ObjectName, finding: Finding) -> FileFinding {
+        debug_assert!(finding.reason.stands_in(Place::Lint), "say in reason.rs: {}", finding.reason);
         let object = format!("{} {name}", kind.as_str());
         match self.sources.get(&(kind, name.clone())) {
             Some(source) => FileFinding {

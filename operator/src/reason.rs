@@ -1,9 +1,46 @@
-//! Every reason that a condition, an event or a finding can have: written here once, and nowhere else.
+//! Every reason that a condition, an event or a finding can have: written here once, and nowhere else. With
+//! each stands where it appears and what a person does about it; `docs/reference.md` is made of this list.
 
 use std::fmt;
 
+/// Where a reason stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The condition of this type.
+    Accepted,
+    /// The condition of this type.
+    ResolvedRefs,
+    /// The condition of this type.
+    Programmed,
+    /// The condition of this type.
+    Ready,
+    /// The condition of this type.
+    Delivering,
+    /// The condition of this type.
+    Complete,
+    /// The message of an `Accepted` that is true: worth knowing, and nothing is kept from working.
+    Warning,
+    /// A Kubernetes Event of a Webhook.
+    Event,
+    /// A finding of `tidings lint` and `tidings dev`.
+    Lint,
+}
+
+/// A reason, and all that is to be said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explained {
+    /// The reason.
+    pub reason: Reason,
+    /// What it means, one sentence.
+    pub meaning: &'static str,
+    /// Where it stands.
+    pub places: &'static [Place],
+    /// What a person does about it, one sentence.
+    pub way_out: &'static str,
+}
+
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident in [$($place:ident),+]: $way_out:literal,)+) => {
         /// Why a condition is as it is. The word is the condition's `reason`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
@@ -11,8 +48,13 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// Every reason with what it means, in order.
-            pub const ALL: &[(Reason, &str)] = &[$((Reason::$name, concat!($($doc),+)),)+];
+            /// Every reason, in order.
+            pub const ALL: &[Explained] = &[$(Explained {
+                reason: Reason::$name,
+                meaning: concat!($($doc),+).trim_ascii(),
+                places: &[$(Place::$place),+],
+                way_out: $way_out,
+            },)+];
 
             /// The word.
             pub fn as_str(self) -> &'static str {
@@ -26,99 +68,237 @@ macro_rules! reasons {
 
 reasons! {
     /// The spec is in order.
-    Accepted,
+    Accepted in [Accepted]:
+        "Nothing to do.",
     /// Everything that the spec refers to is there.
-    ResolvedRefs,
+    ResolvedRefs in [ResolvedRefs]:
+        "Nothing to do.",
     /// Every ready sidecar runs this generation.
-    Programmed,
+    Programmed in [Programmed]:
+        "Nothing to do.",
     /// Accepted, resolved and programmed.
-    Ready,
+    Ready in [Ready]:
+        "Nothing to do.",
     /// The endpoint takes what is sent.
-    Delivering,
+    Delivering in [Delivering]:
+        "Nothing to do.",
     /// Nothing has been sent yet.
-    NothingSent,
+    NothingSent in [Delivering]:
+        "Nothing to do: the first event that the Webhook selects changes it; where events should have come, look whether the auth server's hook points at the sidecar.",
     /// The endpoint fails.
-    DeliveryFailing,
+    DeliveryFailing in [Delivering, Event]:
+        "Mend the receiver as the last failure in the message tells; what waits is sent again by itself.",
     /// The endpoint fails, and nothing is sent but a probe from time to time.
-    CircuitOpen,
+    CircuitOpen in [Delivering]:
+        "Mend the receiver as the last failure in the message tells; a probe at least once a minute notices, and then what waits is sent.",
     /// The endpoint answered 410: nothing is sent until the Webhook is changed.
-    EndpointGone,
+    EndpointGone in [Delivering, Event]:
+        "Have the receiver answer otherwise or name another endpoint, and change the Webhook's spec: its new generation is sent what waits.",
     /// The Webhook is suspended: its events are kept.
-    Suspended,
+    Suspended in [Delivering]:
+        "Set spec.suspend to false before retention takes what is kept.",
     /// A sidecar does not run this generation yet.
-    Pending,
-    /// No sidecar has reported yet.
-    NoSidecar,
+    Pending in [Programmed, Ready]:
+        "Wait some seconds; where it stays, look at the log and /readyz of the sidecar in the pod that the message names.",
+    /// No sidecar is ready.
+    NoSidecar in [Programmed, Ready]:
+        "Add the sidecar to the auth server's pods, see that spec.podSelector of the AuthServer selects them, and that they get ready.",
     /// A sidecar could not run the Webhook: its message tells why.
-    RejectedBySidecar,
+    RejectedBySidecar in [Programmed, Ready]:
+        "Mend what the message names; a sidecar that is older than the operator is upgraded.",
     /// It is not in the plan: another condition tells why.
-    NotInPlan,
+    NotInPlan in [Programmed]:
+        "Read Accepted and ResolvedRefs.",
     /// The Webhooks do not fit into one plan.
-    PlanTooLarge,
+    PlanTooLarge in [Programmed, Ready]:
+        "Spread the Webhooks over more than one AuthServer, or share large TLS certificates less; the plan before runs on.",
     /// The plan could not be written.
-    PublishingFailed,
+    PublishingFailed in [Programmed, Ready]:
+        "Give the operator its rights to Secrets in the AuthServer's namespace, or wait for the API server, as the message tells; it is tried again by itself, and the plan before runs on.",
     /// The endpoint takes what is sent again.
-    DeliveryRecovered,
+    DeliveryRecovered in [Event]:
+        "Nothing to do.",
     /// After failures in a row nothing is sent but probes, until one succeeds.
-    CircuitOpened,
+    CircuitOpened in [Event]:
+        "As for CircuitOpen.",
     /// An event was given up; it is among the dead letters and can be replayed.
-    DeliveriesExhausted,
+    DeliveriesExhausted in [Event]:
+        "Mend the receiver, then apply a WebhookReplay with only: Failed; the sidecar's /deadletters lists what was given up.",
     /// Another signing key is in use.
-    SecretRotated,
+    SecretRotated in [Event]:
+        "Nothing to do where you changed the Secret; a receiver that refuses signatures now needs the new key, and the old one as previousSigningKey gives it time.",
     /// The Webhook of a replay is not there.
-    WebhookNotFound,
+    WebhookNotFound in [Accepted]:
+        "Apply the Webhook in the replay's namespace, or create a replay that names another.",
     /// The Webhook of a replay is not in order: its own status tells why.
-    WebhookNotReady,
-    /// A time is none, or the window is empty.
-    InvalidWindow,
+    WebhookNotReady in [Accepted]:
+        "Mend the Webhook; the replay then begins by itself.",
+    /// A time of a replay cannot be read, or its window is empty.
+    InvalidWindow in [Accepted]:
+        "Create another replay, its times written as 2026-01-31T12:00:00Z and from before to.",
     /// The replay goes on.
-    Replaying,
+    Replaying in [Complete]:
+        "Wait; the message tells how many sidecars are through.",
     /// The whole window was gone through.
-    Complete,
+    Complete in [Complete]:
+        "Nothing to do.",
     /// The manifest does not fit the schema.
-    InvalidSchema,
+    InvalidSchema in [Accepted, Ready, Lint]:
+        "Write the field that the message names as the tables of fields below have it.",
     /// The manifest cannot be read.
-    InvalidManifest,
+    InvalidManifest in [Lint]:
+        "Mend the YAML at the line that is named, or the apiVersion and kind.",
     /// Two manifests have the same kind, namespace and name.
-    DuplicateObject,
+    DuplicateObject in [Lint]:
+        "Keep one of the two.",
     /// The AuthServer is not there.
-    AuthServerNotFound,
+    AuthServerNotFound in [Accepted, Ready, Lint]:
+        "Name the AuthServer with its namespace in spec.authServerRef; where there is none, the platform team applies one. In lint it is a warning: give lint the AuthServer's manifest too.",
     /// The AuthServer does not allow Webhooks of this namespace.
-    NotAllowedByAuthServer,
+    NotAllowedByAuthServer in [Accepted, Ready, Lint]:
+        "Have the platform team widen spec.allowedNamespaces of the AuthServer.",
     /// The AuthServer itself cannot be used.
-    AuthServerInvalid,
-    /// A CIDR is none.
-    InvalidCidr,
-    /// An event selection is none.
-    InvalidEvents,
+    AuthServerInvalid in [Accepted, Ready, Lint]:
+        "Have the platform team mend the AuthServer; its own status tells what is wrong.",
+    /// A CIDR of the AuthServer's egress cannot be read.
+    InvalidCidr in [Accepted, Ready, Lint]:
+        "Write an address and a prefix, as in 10.0.0.0/8.",
+    /// An entry of events is no event selection.
+    InvalidEvents in [Accepted, Ready, Lint]:
+        "Write names such as PostSignIn, prefixes such as User.*, or *.",
     /// The filter is no CEL expression, or could cost too much.
-    InvalidFilter,
+    InvalidFilter in [Accepted, Ready, Lint]:
+        "Write a CEL expression over event that gives true or false, as the message tells.",
     /// The endpoint's URL cannot be used.
-    InvalidEndpoint,
+    InvalidEndpoint in [Accepted, Ready, Lint]:
+        "Write exactly one of url, as in https://HOST/PATH, and serviceRef.",
     /// The endpoint's address is not one that deliveries may go to.
-    AddressBlocked,
+    AddressBlocked in [Accepted, Ready, Event, Lint]:
+        "Name a public https endpoint or a serviceRef of the own namespace, or have the platform team open the CIDR in the AuthServer's spec.egress.allow.",
     /// A header cannot be sent.
-    InvalidHeader,
+    InvalidHeader in [Accepted, Ready, Lint]:
+        "Take line breaks and control characters out of the header's value, in the manifest or in the Secret.",
     /// The ordering key is no JSON pointer.
-    InvalidOrderingKey,
+    InvalidOrderingKey in [Accepted, Ready, Lint]:
+        "Write pointers such as /data/id.",
     /// The delivery's numbers do not fit each other.
-    InvalidDelivery,
+    InvalidDelivery in [Accepted, Ready, Lint]:
+        "Make retry.initialBackoffSeconds no more than retry.maxBackoffSeconds, the AuthServer's defaults included.",
     /// A Secret is not there.
-    SecretNotFound,
+    SecretNotFound in [Accepted, ResolvedRefs, Ready, Lint]:
+        "Create the Secret in the object's own namespace, or name another; of an AuthServer it stands in Accepted.",
     /// A Secret lacks the key.
-    SecretKeyNotFound,
+    SecretKeyNotFound in [Accepted, ResolvedRefs, Ready, Lint]:
+        "Put the key that the message names into the Secret, or name another key; of an AuthServer it stands in Accepted.",
     /// The signing key cannot be used.
-    InvalidSigningKey,
+    InvalidSigningKey in [Accepted, Ready, Lint]:
+        "Put a new key into the Secret, as from openssl rand -base64 32; what follows whsec_ must be base64.",
     /// The signing key is shorter than the 24 bytes that Standard Webhooks asks for.
-    ShortSigningKey,
+    ShortSigningKey in [Warning, Lint]:
+        "Rotate to a longer key, as from openssl rand -base64 32, the old one as previousSigningKey meanwhile.",
     /// The signing key ends in a line break, which is part of the key.
-    SigningKeyEndsInLineBreak,
+    SigningKeyEndsInLineBreak in [Warning, Lint]:
+        "Make the Secret without the line break, or give the receiver the key with it.",
     /// No auth server that we know of sends an event of this name.
-    UnknownEvent,
+    UnknownEvent in [Warning, Lint]:
+        "Look whether the name is spelt right; where the auth server is newer than this operator, nothing is to be done.",
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// What is to be said of it.
+    pub fn explained(self) -> &'static Explained {
+        &Self::ALL[self as usize]
+    }
+
+    /// Whether the list has it stand there.
+    pub fn stands_in(self, place: Place) -> bool {
+        self.explained().places.contains(&place)
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Every place, in the order in which one looks.
+    pub const ALL: [Self; 9] = [
+        Self::Ready,
+        Self::Accepted,
+        Self::ResolvedRefs,
+        Self::Programmed,
+        Self::Delivering,
+        Self::Complete,
+        Self::Warning,
+        Self::Event,
+        Self::Lint,
+    ];
+
+    /// The word: a condition's type, or what else it is.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Programmed => "Programmed",
+            Self::Ready => "Ready",
+            Self::Delivering => "Delivering",
+            Self::Complete => "Complete",
+            Self::Warning => "warning",
+            Self::Event => "Event",
+            Self::Lint => "lint",
+        }
+    }
+
+    /// The condition of a type.
+    pub fn of_condition(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|place| place.as_str() == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The text of all sources below a folder but for this list and the tests.
+    fn sources(folder: &Path) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                text += &sources(&path);
+            } else if !path.ends_with("reason.rs") && !path.ends_with("tests.rs") {
+                text +=
+                    std::fs::read_to_string(&path).unwrap().split("#[cfg(test)]\nmod tests").next().unwrap();
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn every_reason_is_used_somewhere() {
+        let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let is_used = |reason: Reason| {
+            let word = format!("Reason::{reason}");
+            // A longer name that begins with this one is another reason.
+            sources.split(&word).skip(1).any(|after| !after.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        };
+        let dead: Vec<_> = Reason::ALL.iter().map(|one| one.reason).filter(|one| !is_used(*one)).collect();
+        assert_eq!(dead, [], "use them or take them out");
+    }
+
+    #[test]
+    fn a_reason_is_explained_by_its_own_entry_and_each_sentence_ends() {
+        for one in Reason::ALL {
+            assert_eq!(one.reason.explained(), one);
+            assert!(one.meaning.ends_with('.') && one.way_out.ends_with('.'), "{}", one.reason);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use tidings_crds::CircuitState;
 
+use crate::reason::Place;
 use crate::{Finding, Judged, Reason};
 
 /// An endpoint that took something before is said to fail after so many failures in a row: one attempt in
@@ -73,8 +74,10 @@ pub fn conditions(judged: &Judged, programming: &Programming, health: Option<&He
 // === impl Condition ===
 
 impl Condition {
-    /// A condition.
+    /// A condition, of a reason that the list has stand there.
     pub fn new(kind: &'static str, status: Option<bool>, reason: Reason, message: impl Into<String>) -> Self {
+        let is_listed = Place::of_condition(kind).is_some_and(|place| reason.stands_in(place));
+        debug_assert!(is_listed, "say in reason.rs that {reason} stands in {kind}");
         Self { kind, status, reason, message: message.into() }
     }
 

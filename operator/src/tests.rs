@@ -91,6 +91,16 @@ fn each_mistake_has_its_reason_and_its_field() {
         (json!({ "endpoint": { "url": "https://127.0.0.1" } }), Reason::AddressBlocked, "spec.endpoint.url"),
         (json!({ "endpoint": { "url": "https://" } }), Reason::InvalidEndpoint, "spec.endpoint.url"),
         (json!({ "endpoint": {} }), Reason::InvalidEndpoint, "spec.endpoint"),
+        (
+            json!({ "endpoint": { "url": "https://example.com", "headers": [{ "name": "x-team", "value": "hush\nx" }] } }),
+            Reason::InvalidHeader,
+            "spec.endpoint.headers[0].value",
+        ),
+        (
+            json!({ "endpoint": { "url": "https://example.com", "headers": [{ "name": "x team", "value": "hush" }] } }),
+            Reason::InvalidHeader,
+            "spec.endpoint.headers[0].name",
+        ),
         (json!({ "events": ["User*"] }), Reason::InvalidEvents, "spec.events[0]"),
         (json!({ "events": [] }), Reason::InvalidEvents, "spec.events"),
         (json!({ "filter": "event.(" }), Reason::InvalidFilter, "spec.filter"),

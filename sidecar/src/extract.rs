@@ -13,18 +13,18 @@ use tidings_plan::{Ingest, MAX_EVENT_NAME_BYTES, Pointer};
 
 /// What receiving needs to know of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Extracted {
+pub struct Extracted {
     /// The event's name.
-    pub(crate) event: String,
+    pub event: String,
     /// When it happened, as the sender wrote it.
-    pub(crate) time: Option<String>,
+    pub time: Option<String>,
     /// The sender's id of the event or of the hook.
-    pub(crate) id: Option<String>,
+    pub id: Option<String>,
 }
 
 /// Why a body is no event.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ExtractError {
+pub enum ExtractError {
     /// Not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(String),
@@ -39,9 +39,11 @@ pub(crate) enum ExtractError {
 }
 
 /// Reads the event's name, time and id.
-pub(crate) fn extract(body: &[u8], ingest: &Ingest) -> Result<Extracted, ExtractError> {
+pub fn extract(body: &[u8], ingest: &Ingest) -> Result<Extracted, ExtractError> {
     let pointers = [&ingest.event_pointer, &ingest.time_pointer, &ingest.id_pointer];
-    let found = find(body, &pointers).map_err(|error| ExtractError::NotJson(position_of(&error)))?;
+    // The parser looks at the bytes of those texts alone that are wanted.
+    let text = std::str::from_utf8(body).map_err(|error| ExtractError::NotJson(error.to_string()))?;
+    let found = find(text, &pointers).map_err(|error| ExtractError::NotJson(position_of(&error)))?;
     let [event, time, id]: [Option<String>; 3] = found.try_into().unwrap_or_default();
     match event.filter(|name| (1..=MAX_EVENT_NAME_BYTES).contains(&name.len())) {
         Some(event) => Ok(Extracted { event, time, id }),
@@ -51,7 +53,7 @@ pub(crate) fn extract(body: &[u8], ingest: &Ingest) -> Result<Extracted, Extract
 
 /// By which the same event sent again is known. An event without a time of its own is never taken for
 /// another: two sign-ins may well have the same body then.
-pub(crate) fn fingerprint(extracted: &Extracted, body: &[u8]) -> [u8; 16] {
+pub fn fingerprint(extracted: &Extracted, body: &[u8]) -> [u8; 16] {
     let mut fingerprint = [0; 16];
     if extracted.time.is_none() {
         rand::rng().fill_bytes(&mut fingerprint);
@@ -63,18 +65,18 @@ pub(crate) fn fingerprint(extracted: &Extracted, body: &[u8]) -> [u8; 16] {
 }
 
 /// The first of the pointers that is present, as text.
-pub(crate) fn first_present(body: &[u8], pointers: &[Pointer]) -> Option<String> {
+pub fn first_present(body: &[u8], pointers: &[Pointer]) -> Option<String> {
     let pointers: Vec<_> = pointers.iter().collect();
-    find(body, &pointers).ok()?.into_iter().flatten().next()
+    find(std::str::from_utf8(body).ok()?, &pointers).ok()?.into_iter().flatten().next()
 }
 
 /// What stands at each pointer: a text, number or boolean; `None` for anything else.
-fn find(body: &[u8], pointers: &[&Pointer]) -> Result<Vec<Option<String>>, serde_json::Error> {
+fn find(body: &str, pointers: &[&Pointer]) -> Result<Vec<Option<String>>, serde_json::Error> {
     let wanted: Vec<Wanted> = (pointers.iter().enumerate())
         .map(|(at, pointer)| Wanted { at, tokens: pointer.tokens().collect() })
         .collect();
     let mut found = vec![None; pointers.len()];
-    let mut json = serde_json::Deserializer::from_slice(body);
+    let mut json = serde_json::Deserializer::from_str(body);
     Walk { wanted: wanted.iter().collect(), depth: 0, found: &mut found }.deserialize(&mut json)?;
     json.end()?;
     Ok(found)
@@ -185,6 +187,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn extracted(body: &str) -> Result<Extracted, ExtractError> {
@@ -217,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_is_not_utf8_is_not_json_wherever_the_bytes_stand() {
+        for body in [
+            &b"{\"event\":\"A\",\"x\":\"\xff\"}"[..],
+            b"{\"event\":\"A\",\"\xc3\":1}",
+            b"{\"event\":\"\xff\"}",
+        ] {
+            let error = extract(body, &Ingest::default()).unwrap_err();
+            assert!(matches!(error, ExtractError::NotJson(_)), "{body:?}");
+        }
+    }
+
+    #[test]
     fn of_a_key_that_stands_twice_the_last_counts() {
         assert_eq!(extracted(r#"{"event":"A","event":"B"}"#).unwrap().event, "B");
         assert!(extracted(r#"{"event":"A","event":null}"#).is_err());
@@ -240,5 +256,57 @@ mod tests {
         assert_eq!(of(timed), of(timed));
         assert_ne!(of(timed), of(br#"{"event":"A","createdAt":"u"}"#));
         assert_ne!(of(untimed), of(untimed));
+    }
+
+    /// Any JSON, three levels deep.
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            "\\PC{0,8}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let key = prop_oneof![Just("event".to_owned()), Just("createdAt".to_owned()), "[a-z/~\"]{0,3}"];
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                proptest::collection::btree_map(key, inner, 0..4)
+                    .prop_map(|entries| serde_json::Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_panic_and_what_is_taken_is_json(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            prop_assert!(extract(&bytes, &Ingest::default()).is_err() || serde_json::from_slice::<IgnoredAny>(&bytes).is_ok());
+        }
+
+        #[test]
+        fn a_body_with_a_changed_byte_is_taken_only_as_json(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut body = br#"{"event":"User.Created","createdAt":"t","data":{"name":"\u00e9\ud83d\ude00","n":[1.5e3,true,null]}}"#.to_vec();
+            let at = at.index(body.len());
+            body[at] = byte;
+            if extract(&body, &Ingest::default()).is_ok() {
+                let text = std::str::from_utf8(&body);
+                prop_assert!(text.is_ok_and(|text| serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()));
+            }
+        }
+
+        #[test]
+        fn values_are_those_that_a_whole_parse_finds(value in json()) {
+            let body = value.to_string();
+            let text_at = |pointer: &str| match value.pointer(pointer)? {
+                serde_json::Value::String(text) => Some(text.clone()),
+                serde_json::Value::Bool(_) | serde_json::Value::Number(_) => value.pointer(pointer).map(ToString::to_string),
+                _ => None,
+            };
+            let expected = text_at("/event").filter(|name| (1..=MAX_EVENT_NAME_BYTES).contains(&name.len()));
+            let found = extracted(&body).ok();
+            prop_assert_eq!(found.as_ref().map(|found| &found.event), expected.as_ref());
+            if let Some(found) = found {
+                prop_assert_eq!(found.time, text_at("/createdAt"));
+            }
+        }
     }
 }

@@ -11,13 +11,15 @@
 //! Data flows one way; nothing downstream calls back up. [`sidecar`] puts the parts together. This
 //! library knows nothing of Kubernetes: plans come in from whoever has them, tallies go out.
 
+mod words;
+
 pub mod sidecar;
 
 pub mod serve;
 
 pub mod receive;
 
-mod extract;
+pub mod extract;
 
 pub mod engine;
 

@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::dial::FailureReason;
 use crate::schedule::Verdict;
 use crate::tally::Snapshot;
 
@@ -65,8 +66,15 @@ struct ScrapeCollector(Mutex<Scrape>);
 
 impl Default for Deliveries {
     fn default() -> Self {
+        let attempts = Family::<OutcomeLabel, Counter>::default();
+        // A series that began with its first failure would hide that one from a rate.
+        for outcome in
+            FailureReason::ALL.iter().map(|reason| reason.as_str()).chain(["Delivered", "HttpStatus"])
+        {
+            drop(attempts.get_or_create(&OutcomeLabel { outcome }));
+        }
         Self {
-            attempts: Family::default(),
+            attempts,
             attempt_seconds: Histogram::new(SECONDS),
             event_to_delivery_seconds: Histogram::new(SECONDS),
             reused_connections: AtomicU64::new(0),

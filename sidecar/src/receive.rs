@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::now_ms;
 use crate::extract::{self, ExtractError};
+use crate::words::words;
 
 /// How long a request's body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -68,72 +69,39 @@ struct Logged {
     left_out: u64,
 }
 
-/// Why a request was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// No plan runs yet.
-    NoPlan,
-    /// Another path than `/events` and `/`.
-    NotFound,
-    /// Another method than POST.
-    MethodNotAllowed,
-    /// There is no `logto-signature-sha-256`.
-    MissingSignature,
-    /// No live key made the signature.
-    BadSignature,
-    /// The body is not JSON.
-    NotJson,
-    /// The body names no event.
-    NoEventName,
-    /// The body is larger than allowed.
-    TooLarge,
-    /// The body did not arrive in time.
-    BodyTimeout,
-    /// The body broke off.
-    BodyIncomplete,
-    /// The disk is nearly full.
-    NoSpace,
-    /// The store takes nothing.
-    StoreUnavailable,
+words! {
+    /// Why a request was refused.
+    Refusal {
+        /// No plan runs yet.
+        NoPlan: "Wait for the operator to publish the plan, or see why it does not: the AuthServer's Programmed condition tells.",
+        /// Another path than `/events` and `/`.
+        NotFound: "Point the auth server's hook at /events.",
+        /// Another method than POST.
+        MethodNotAllowed: "Send events with POST.",
+        /// There is no `logto-signature-sha-256`.
+        MissingSignature: "Put the hook's signing key, which Logto makes, into the Secret of the AuthServer's spec.ingest.signingKeyRef; a sender that signs nothing is not the auth server.",
+        /// No live key made the signature.
+        BadSignature: "Put the hook's current signing key into the Secret of spec.ingest.signingKeyRef, the one before under previousSigningKey; see that no proxy changes bodies.",
+        /// The body is not JSON.
+        NotJson: "Have the sender post JSON in UTF-8; the answer's message tells where reading stopped.",
+        /// The body names no event.
+        NoEventName: "For a provider that is not Logto, set spec.provider to Generic and spec.generic.eventPointer to where the name stands.",
+        /// The body is larger than allowed.
+        TooLarge: "Start the sidecar with a larger --max-body-bytes.",
+        /// The body did not arrive in time.
+        BodyTimeout: "Look at the network between the auth server and the sidecar: they should share a pod.",
+        /// The body broke off.
+        BodyIncomplete: "Look whether the auth server ended or was restarted; it sends such an event once, and this one is lost.",
+        /// The disk is nearly full.
+        NoSpace: "Free space on the sidecar's volume or enlarge it; events are taken again at once.",
+        /// The store takes nothing.
+        StoreUnavailable: "Read the sidecar's log: a store that failed ends the process, and the restart opens it again or names the damaged file.",
+    }
 }
 
 // === impl Refusal ===
 
 impl Refusal {
-    /// Each of them, in order.
-    pub const ALL: [Self; 12] = [
-        Self::NoPlan,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::MissingSignature,
-        Self::BadSignature,
-        Self::NotJson,
-        Self::NoEventName,
-        Self::TooLarge,
-        Self::BodyTimeout,
-        Self::BodyIncomplete,
-        Self::NoSpace,
-        Self::StoreUnavailable,
-    ];
-
-    /// The word for it, in answers, logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoPlan => "NoPlan",
-            Self::NotFound => "NotFound",
-            Self::MethodNotAllowed => "MethodNotAllowed",
-            Self::MissingSignature => "MissingSignature",
-            Self::BadSignature => "BadSignature",
-            Self::NotJson => "NotJson",
-            Self::NoEventName => "NoEventName",
-            Self::TooLarge => "TooLarge",
-            Self::BodyTimeout => "BodyTimeout",
-            Self::BodyIncomplete => "BodyIncomplete",
-            Self::NoSpace => "NoSpace",
-            Self::StoreUnavailable => "StoreUnavailable",
-        }
-    }
-
     /// The status that answers it.
     pub fn status(self) -> StatusCode {
         match self {

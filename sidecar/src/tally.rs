@@ -61,7 +61,7 @@ pub struct Failure {
     pub event: String,
     /// One word, such as `HttpStatus`, `Timeout`, `AddressBlocked`.
     pub reason: String,
-    /// How far the attempt came: `Dns`, `Connect`, `Tls`, `Send`, `Waiting`, `Reading`.
+    /// How far the attempt came: `Dns`, `Connect`, `Tls`, `Waiting`, `Reading`.
     pub phase: Option<String>,
     /// The answer's status.
     pub status_code: Option<u16>,

@@ -70,6 +70,17 @@ pub fn verify(key: &str, headers: &[(String, String)], body: &[u8], now_seconds:
     }
 }
 
+/// The headers of a captured request's head, one by line, in whatever bytes; what has no colon, such as
+/// the request line, is passed over.
+pub fn headers_of(head: &[u8]) -> Vec<(String, String)> {
+    String::from_utf8_lossy(head)
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| !name.contains(' '))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
 struct Request<'a> {
     headers: &'a [(String, String)],
     body: &'a [u8],

@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use proptest::prelude::*;
 use tidings_signature::SigningKey;
-use tidings_signature::verify::{Outcome, Report, verify};
+use tidings_signature::verify::{Outcome, Report, headers_of, verify};
 
 const KEY: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const BODY: &[u8] = br#"{"event":"PostSignIn"}"#;
@@ -96,5 +97,36 @@ fn a_key_that_is_none_is_the_one_finding() {
         let report = verify(key, &headers(KEY, "1", BODY), BODY, None);
         assert!(hint(&report, "signing key").contains(expected), "{key}: {report}");
         assert!(!report.is_verified());
+    }
+}
+
+#[test]
+fn a_captured_head_is_read_without_its_request_line() {
+    let head = b"POST /hook?a=b HTTP/1.1\r\nWebhook-Id: msg_1\r\nx-empty:\r\nx-colons: a:b\r\n\r\n";
+    let read = headers_of(head);
+    let read: Vec<_> = read.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(read, [("Webhook-Id", "msg_1"), ("x-empty", ""), ("x-colons", "a:b")]);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_reading_or_checking_panic(
+        head in proptest::collection::vec(any::<u8>(), 0..200),
+        body in proptest::collection::vec(any::<u8>(), 0..60),
+        now in any::<Option<i64>>(),
+    ) {
+        prop_assert!(!verify(KEY, &headers_of(&head), &body, now).is_verified());
+    }
+
+    #[test]
+    fn a_head_in_which_one_byte_changed_is_reported_on_without_the_key(
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), now in any::<Option<i64>>(),
+    ) {
+        let lines = headers(KEY, &NOW.to_string(), BODY).into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let mut head = lines.collect::<String>().into_bytes();
+        let at = at.index(head.len());
+        head[at] = byte;
+        let report = verify(KEY, &headers_of(&head), BODY, now).to_string();
+        prop_assert!(!report.contains(&KEY["whsec_".len()..]), "{}", report);
     }
 }

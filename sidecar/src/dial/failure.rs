@@ -8,24 +8,26 @@ use std::io;
 
 use super::resolve::{Forbidden, Unresolved};
 use super::{Outcome, Phase};
+use crate::words::words;
 
-/// Why an attempt had no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureReason {
-    /// The policy forbids the address.
-    AddressBlocked,
-    /// The name has no address.
-    DnsFailed,
-    /// Nobody took the connection.
-    ConnectFailed,
-    /// The TLS handshake failed.
-    TlsFailed,
-    /// The connection broke before the answer was complete.
-    ConnectionClosed,
-    /// The answer is not HTTP.
-    InvalidAnswer,
-    /// The deadline passed.
-    Timeout,
+words! {
+    /// Why an attempt had no answer.
+    FailureReason {
+        /// The policy forbids the address.
+        AddressBlocked: "Name a public https endpoint or a serviceRef of the own namespace, or have the platform team open the address in the AuthServer's spec.egress.allow.",
+        /// The name has no address.
+        DnsFailed: "Look whether the host's name is right and the Service exists, and whether the pod's DNS answers.",
+        /// Nobody took the connection.
+        ConnectFailed: "Look whether the receiver runs and listens on this port, and whether a NetworkPolicy or firewall lets the auth server's pod reach it.",
+        /// The TLS handshake failed.
+        TlsFailed: "Look at the receiver's certificate: its name, its expiry and its issuer; a private issuer belongs into spec.endpoint.tls.caSecretRef, another name into serverName.",
+        /// The connection broke before the answer was complete.
+        ConnectionClosed: "Look at the receiver's log for a crash or restart, and at the limits of proxies before it.",
+        /// The answer is not HTTP.
+        InvalidAnswer: "Look whether the port speaks HTTP/1.1, and TLS where the URL says https and not where it says http.",
+        /// The deadline passed.
+        Timeout: "Have the receiver answer first and work later, or raise spec.delivery.timeoutSeconds; the phase tells what was waited for.",
+    }
 }
 
 /// What was found in an error's chain.
@@ -35,23 +37,6 @@ enum Cause<'a> {
     Tls(&'a rustls::Error),
     Parse,
     Other,
-}
-
-// === impl FailureReason ===
-
-impl FailureReason {
-    /// The word for it in statuses and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AddressBlocked => "AddressBlocked",
-            Self::DnsFailed => "DnsFailed",
-            Self::ConnectFailed => "ConnectFailed",
-            Self::TlsFailed => "TlsFailed",
-            Self::ConnectionClosed => "ConnectionClosed",
-            Self::InvalidAnswer => "InvalidAnswer",
-            Self::Timeout => "Timeout",
-        }
-    }
 }
 
 /// The outcome of an exchange that ended in an error while it was in this phase.

@@ -12,19 +12,22 @@ use http::Uri;
 use http::uri::Scheme;
 use tower_service::Service;
 
-/// How far an attempt came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Resolving the host's name.
-    Dns,
-    /// Opening the TCP connection.
-    Connect,
-    /// In the TLS handshake.
-    Tls,
-    /// Connected: sending the request, or waiting for the answer.
-    Waiting,
-    /// Reading the answer.
-    Reading,
+use crate::words::words;
+
+words! {
+    /// How far an attempt came.
+    Phase {
+        /// Resolving the host's name.
+        Dns: "Look at the pod's DNS and the host's name.",
+        /// Opening the TCP connection.
+        Connect: "Look whether the receiver listens, and at NetworkPolicies and firewalls.",
+        /// In the TLS handshake.
+        Tls: "Look at the certificate, and whether the port speaks TLS at all.",
+        /// Connected: sending the request, or waiting for the answer.
+        Waiting: "Look at the receiver: it has the connection and does not answer.",
+        /// Reading the answer.
+        Reading: "Look at the receiver: it began to answer and did not end.",
+    }
 }
 
 /// One attempt's trace.
@@ -50,19 +53,6 @@ pub(super) struct Secured<S>(pub(super) S);
 // === impl Phase ===
 
 impl Phase {
-    const ALL: [Self; 5] = [Self::Dns, Self::Connect, Self::Tls, Self::Waiting, Self::Reading];
-
-    /// The word for it in a status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Dns => "Dns",
-            Self::Connect => "Connect",
-            Self::Tls => "Tls",
-            Self::Waiting => "Waiting",
-            Self::Reading => "Reading",
-        }
-    }
-
     /// What was done, to end a sentence with.
     pub fn doing(self) -> &'static str {
         match self {
