@@ -11,6 +11,8 @@
 
 pub mod capture;
 pub mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod plan;
 pub mod process;
 pub mod receiver;
@@ -18,7 +20,7 @@ pub mod receiver;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to hold; generous, since nothing is measured by it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks until the answer is `Some`, or panics with what was waited for.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {

@@ -181,11 +181,21 @@ impl Process {
         self.child.id().unwrap()
     }
 
+    /// Sends it a signal, by its name: `STOP`.
+    pub async fn signal(&self, name: &str) {
+        let (signal, id) = (format!("-{name}"), self.id().to_string());
+        let told = Command::new("kill").args([&signal, &id]).status().await.unwrap();
+        assert!(told.success());
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Asks it to end (SIGTERM), and waits until it did.
     pub async fn terminate(mut self) -> (ExitStatus, String) {
-        let id = self.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
-        assert!(told.success());
+        self.signal("TERM").await;
         let status =
             tokio::time::timeout(crate::PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
         (status, self.output())

@@ -1,10 +1,11 @@
 //! The API server is away: events are taken and delivered all the same.
 
+use tidings_tests::cluster::api_server;
 use tidings_tests::plan::{plan, webhook};
 use tidings_tests::receiver::Receiver;
 use tidings_tests::until;
 
-use crate::cluster::{ACCOUNT, Cluster, api_server, wait_output, wait_ready_page};
+use crate::cluster::{ACCOUNT, Cluster, wait_output, wait_ready_page};
 use crate::plans::{send, wait_generation};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,107 @@
+//! What is deleted is gone, blocks nothing, and can be made again.
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+use tidings_crds::Webhook;
+use tidings_plan::shards;
+use tidings_tests::cluster::api_server;
+use tidings_tests::receiver::Receiver;
+use tidings_tests::until;
+
+use crate::objects::{Change as _, auth_server, secret};
+use crate::stage::{Scope, Stage, says, send};
+
+async fn in_plan(stage: &Stage) -> Vec<String> {
+    let plan = stage.plan().await.map(|(_, plan)| plan.webhooks).unwrap_or_default();
+    plan.iter().map(|webhook| webhook.webhook.name.clone()).collect()
+}
+
+async fn wait_plan(stage: &Stage, names: &[&str]) {
+    until(&format!("the plan has {names:?}"), async || (in_plan(stage).await == names).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plan_follows_webhooks_and_secrets_that_are_deleted_made_again_and_renamed() {
+    let stage = Stage::new().await;
+    let receiver = Receiver::start().await;
+    let (_operator, sidecar) = stage.at_work().await;
+    let (mail, sync) = (stage.webhook("mail").to(&receiver), stage.webhook("sync").to(&receiver));
+    stage.put(&mail).await;
+    stage.put(&sync).await;
+    wait_plan(&stage, &["mail", "sync"]).await;
+    stage.delete(&mail).await;
+    wait_plan(&stage, &["sync"]).await;
+    until("the object is gone", async || {
+        stage.webhooks().get_opt("mail").await.ok()?.is_none().then_some(())
+    })
+    .await;
+    stage.put(&mail).await;
+    wait_plan(&stage, &["mail", "sync"]).await;
+
+    // Its Secret is gone: it says so, and nothing else changes.
+    let keys = secret(&stage.shop, "own-keys", &[("signingKey", tidings_tests::plan::KEY)]);
+    stage.put(&keys).await;
+    stage.put(&sync.clone().with("/spec/secretRef/name", json!("own-keys"))).await;
+    stage.wait_ready("sync").await;
+    stage.delete(&keys).await;
+    let lost = |webhook: &Webhook| says(webhook, "ResolvedRefs", "SecretNotFound");
+    stage.wait_webhook("sync", "SecretNotFound", lost).await;
+    wait_plan(&stage, &["mail"]).await;
+    stage.put(&keys).await;
+    stage.wait_ready("sync").await;
+
+    stage.delete(&mail).await;
+    stage.put(&stage.webhook("letters").to(&receiver)).await;
+    wait_plan(&stage, &["letters", "sync"]).await;
+    stage.wait_ready("letters").await;
+    send(&sidecar, "PostSignIn").await;
+    receiver.wait_for(2).await;
+    stage.wait_settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auth_server_takes_its_plan_with_it_and_a_namespace_goes_with_all_that_is_in_it() {
+    let stage = Stage::alone(Scope::Cluster).await;
+    // So that the garbage collector knows the definitions at once.
+    api_server("stop").await;
+    api_server("start").await;
+    let (_operator, _sidecar) = stage.at_work().await;
+    stage.put(&stage.webhook("mail")).await;
+    stage.wait_ready("mail").await;
+
+    stage.delete(&auth_server(&stage.auth)).await;
+    let lost = |webhook: &Webhook| says(webhook, "Accepted", "AuthServerNotFound");
+    stage.wait_webhook("mail", "AuthServerNotFound", lost).await;
+    until("nothing of the plan is left", async || {
+        let left = stage.secrets().list_metadata(&ListParams::default()).await.ok()?;
+        let is_plan = |name: &str| name.starts_with(shards::NAME_PREFIX);
+        let any =
+            left.items.iter().any(|secret| is_plan(secret.metadata.name.as_deref().unwrap_or_default()));
+        (!any).then_some(())
+    })
+    .await;
+    stage.put(&auth_server(&stage.auth)).await;
+    stage.wait_ready("mail").await;
+
+    let namespaces: Api<Namespace> = Api::all(stage.admin());
+    namespaces.delete(&stage.shop, &DeleteParams::default()).await.unwrap();
+    wait_plan(&stage, &[]).await;
+    until("the namespace is gone", async || {
+        namespaces.get_opt(&stage.shop).await.ok()?.is_none().then_some(())
+    })
+    .await;
+    stage.put(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": stage.shop } })).await;
+    stage.put(&secret(&stage.shop, "keys", &[("signingKey", tidings_tests::plan::KEY)])).await;
+    stage.put(&stage.webhook("mail")).await;
+    stage.wait_ready("mail").await;
+    namespaces.delete(&stage.auth, &DeleteParams::default()).await.unwrap();
+    until("the auth server's namespace is gone", async || {
+        namespaces.get_opt(&stage.auth).await.ok()?.is_none().then_some(())
+    })
+    .await;
+    let left: Api<Secret> = Api::namespaced(stage.admin(), &stage.auth);
+    assert!(left.list(&ListParams::default()).await.unwrap().items.is_empty());
+    stage.wait_webhook("mail", "AuthServerNotFound", lost).await;
+}
