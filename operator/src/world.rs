@@ -341,7 +341,7 @@ impl World {
 
     /// Somebody touched a plan's Secret, most often we ourselves: it is compared with what should be there.
     fn touched(&mut self, name: &ObjectName) {
-        if name.name.starts_with(shards::NAME_PREFIX) {
+        if shards::is_part_of_a_plan(&name.name) {
             self.dirty.touched.insert(name.clone());
         }
     }

@@ -29,8 +29,9 @@ pub const MAX_SHARDS: usize = 16;
 /// How many slots there are: twice the shards, so that a whole new plan fits beside the current one.
 pub const SLOTS: usize = 2 * MAX_SHARDS;
 
-/// What the names of all of a plan's Secrets begin with.
-pub const NAME_PREFIX: &str = "tidings-plan-";
+/// What the names of a plan's Secrets begin with: the head's, and a shard's.
+const HEAD_PREFIX: &str = "tidings-plan-";
+const SLOT_PREFIX: &str = "tidings-shard-";
 
 /// The head's key in its Secret.
 pub const HEAD_KEY: &str = "head.json";
@@ -123,12 +124,17 @@ pub enum ShardError {
 
 /// The Secret of a plan's head.
 pub fn head_name(auth_server: &ObjectName) -> String {
-    format!("{NAME_PREFIX}{}", auth_server.name)
+    format!("{HEAD_PREFIX}{}", auth_server.name)
 }
 
-/// The Secret of a slot.
+/// The Secret of a slot. The number stands first: `logto-1`'s head and a slot of `logto` would share a name.
 pub fn slot_name(auth_server: &ObjectName, slot: usize) -> String {
-    format!("{NAME_PREFIX}{}-{slot}", auth_server.name)
+    format!("{SLOT_PREFIX}{slot}-{}", auth_server.name)
+}
+
+/// Whether a Secret is a part of some plan, by its name.
+pub fn is_part_of_a_plan(secret: &str) -> bool {
+    secret.starts_with(HEAD_PREFIX) || secret.starts_with(SLOT_PREFIX)
 }
 
 /// Splits a plan's Webhooks. `before`: how many shards there were, kept as long as it serves.

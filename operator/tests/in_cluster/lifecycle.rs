@@ -76,7 +76,7 @@ async fn an_auth_server_takes_its_plan_with_it_and_a_namespace_goes_with_all_tha
     stage.wait_webhook("mail", "AuthServerNotFound", lost).await;
     until("nothing of the plan is left", async || {
         let left = stage.secrets().list_metadata(&ListParams::default()).await.ok()?;
-        let is_plan = |name: &str| name.starts_with(shards::NAME_PREFIX);
+        let is_plan = |name: &str| shards::is_part_of_a_plan(name);
         let any =
             left.items.iter().any(|secret| is_plan(secret.metadata.name.as_deref().unwrap_or_default()));
         (!any).then_some(())

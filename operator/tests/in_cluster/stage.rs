@@ -320,7 +320,7 @@ impl Stage {
         operator.kill().await;
         for secret in self.secrets().list(&ListParams::default()).await.unwrap() {
             let name = secret.metadata.name.unwrap();
-            if name.starts_with(shards::NAME_PREFIX) {
+            if shards::is_part_of_a_plan(&name) {
                 self.secrets().delete(&name, &DeleteParams::default()).await.unwrap();
             }
         }

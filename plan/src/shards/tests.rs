@@ -77,6 +77,20 @@ fn there_are_always_free_slots_for_a_whole_new_plan() {
     assert!(head.free_slots().count() >= MAX_SHARDS);
 }
 
+#[test]
+fn no_auth_servers_names_meet_in_one_secret() {
+    let servers = ["logto", "logto-1", "1-logto", "logto-1-1", "plan-logto", "1"]
+        .map(|name| ObjectName::new("auth", name));
+    let all = servers.iter().flat_map(|server| {
+        let slots = (0..SLOTS).map(|slot| slot_name(server, slot));
+        slots.chain([head_name(server)]).collect::<Vec<_>>()
+    });
+    let names: Vec<_> = all.collect();
+    let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(distinct.len(), names.len());
+    assert!(names.iter().all(|name| is_part_of_a_plan(name)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]

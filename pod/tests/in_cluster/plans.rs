@@ -114,7 +114,7 @@ async fn a_shard_that_is_not_there_yet_is_waited_for() {
     let prepared = publisher.prepare(plan([webhook("one", &receiver)]));
     publisher.put_head(&prepared).await;
     let sidecar = cluster.waiting_sidecar(ACCOUNT, "logto-0").await;
-    wait_ready_page(&sidecar, "tidings-plan-logto-0 is not there").await;
+    wait_ready_page(&sidecar, "tidings-shard-0-logto is not there").await;
     publisher.put_shards(&prepared).await;
     wait_output(&sidecar, "ready events=").await;
 }

@@ -32,17 +32,17 @@ async fn no_other_secret_can_be_read_listed_watched_or_written() {
     let only = |name: &str| WatchParams::default().fields(&format!("metadata.name={name}"));
 
     secrets.get("tidings-plan-logto").await.unwrap();
-    secrets.get("tidings-plan-logto-0").await.unwrap();
+    secrets.get("tidings-shard-0-logto").await.unwrap();
     drop(secrets.watch(&only("tidings-plan-logto"), "").await.unwrap());
 
     forbidden("get of another", secrets.get("database").await);
-    forbidden("get of a slot that is none", secrets.get("tidings-plan-logto-32").await);
+    forbidden("get of a slot that is none", secrets.get("tidings-shard-32-logto").await);
     forbidden("list", secrets.list(&ListParams::default()).await);
     let by_name = ListParams::default().fields("metadata.name=tidings-plan-logto");
     forbidden("list by name", secrets.list(&by_name).await);
     forbidden("watch of another", secrets.watch(&only("database"), "").await.map(drop));
     forbidden("watch of all", secrets.watch(&WatchParams::default(), "").await.map(drop));
-    forbidden("create", secrets.create(&PostParams::default(), &secret("tidings-plan-logto-9")).await);
+    forbidden("create", secrets.create(&PostParams::default(), &secret("tidings-shard-9-logto")).await);
     let edit = Patch::Merge(serde_json::json!({"data": null}));
     forbidden("edit", secrets.patch("tidings-plan-logto", &PatchParams::default(), &edit).await);
     forbidden("delete", secrets.delete("tidings-plan-logto", &DeleteParams::default()).await);
