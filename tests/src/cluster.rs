@@ -63,7 +63,7 @@ impl ControlPlane {
         assert!(std::env::var_os("KUBECONFIG").is_some(), "{HOW}");
         let admin = Client::try_default().await.unwrap();
         define().await;
-        Self { admin, folder: TempDir::new().unwrap(), held: held }
+        Self { admin, folder: TempDir::new().unwrap(), held }
     }
 
     /// Removes the definitions and with them every object; whoever comes next finds them again.
