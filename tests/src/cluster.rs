@@ -43,7 +43,7 @@ pub struct ControlPlane {
     /// May do everything.
     pub admin: Client,
     folder: TempDir,
-    _held: Held,
+    held: Held,
 }
 
 // === impl ControlPlane ===
@@ -63,12 +63,12 @@ impl ControlPlane {
         assert!(std::env::var_os("KUBECONFIG").is_some(), "{HOW}");
         let admin = Client::try_default().await.unwrap();
         define().await;
-        Self { admin, folder: TempDir::new().unwrap(), _held: held }
+        Self { admin, folder: TempDir::new().unwrap(), held }
     }
 
     /// Removes the definitions and with them every object; whoever comes next finds them again.
     pub async fn undefine(&self) {
-        assert!(matches!(self._held, Held::Alone(_)), "the definitions belong to all");
+        assert!(matches!(self.held, Held::Alone(_)), "the definitions belong to all");
         let mut defined = DEFINED.lock().await;
         *defined = false;
         kubectl(&["delete", "--wait", "-f", &in_workspace("crds")]).await;
