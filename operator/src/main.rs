@@ -71,7 +71,11 @@ enum OperatorError {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("TIDINGS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_from_env("TIDINGS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It logs answers that it cannot read, and an answer can be a Secret. Its errors are told here.
+    if let Ok(silent) = "kube_client=off".parse() {
+        filter = filter.add_directive(silent);
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -236,13 +236,20 @@ impl World {
             Object::Replay(replay) => self.put_replay(*replay),
             Object::Secret(name, version) => self.put_secret(name, version),
             Object::Namespace(name, labels) => self.put_namespace(name, labels),
-            Object::Unreadable(kind, unreadable) => {
-                let name = unreadable.name.clone();
-                self.gone(kind, &name);
-                self.dirty.statuses.insert((kind, name.clone()));
-                self.unreadable.insert((kind, name), unreadable);
-            }
+            Object::Unreadable(kind, unreadable) => self.put_unreadable(kind, unreadable),
         }
+    }
+
+    fn put_unreadable(&mut self, kind: Kind, unreadable: Unreadable) {
+        let key = (kind, unreadable.name.clone());
+        // What it was told comes back as another version. It is told once: its status cannot be read, and
+        // telling it again would bring the next version.
+        let is_told = self.unreadable.get(&key).is_some_and(|before| before.is_as(&unreadable));
+        if !is_told {
+            self.gone(kind, &unreadable.name);
+            self.dirty.statuses.insert(key.clone());
+        }
+        self.unreadable.insert(key, unreadable);
     }
 
     fn put_server(&mut self, server: AuthServer) {

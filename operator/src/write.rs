@@ -183,6 +183,11 @@ impl StatusWriter {
             Err(kube::Error::Api(status)) if status.code == 404 => None,
             // A newer object is on its way to the model, or there already.
             Err(kube::Error::Api(status)) if status.code == 409 => Some(Duration::from_millis(50)),
+            // An API server that validates what did not change: asking again changes nothing.
+            Err(kube::Error::Api(status)) if status.code == 422 && desired.is_of_unreadable() => {
+                tracing::warn!(object = %desired.name, error = status.message, "it cannot be told that it does not fit the schema");
+                None
+            }
             Err(error) => {
                 tracing::warn!(object = %desired.name, %error, "a status could not be written, it is tried again");
                 Some(TRY_AGAIN)
@@ -204,9 +209,17 @@ impl StatusWriter {
             "status": without_nulls(status),
         });
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &name.namespace, &resource);
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        // Nothing can be applied to an object that does not fit the schema: the API server cannot tell whose
+        // its fields are.
+        let (params, patch) = if desired.is_of_unreadable() {
+            let params =
+                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            (params, Patch::Merge(&body))
+        } else {
+            (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body))
+        };
         self.metrics.wrote(&resource.plural);
-        let written = api.patch_status(&name.name, &params, &Patch::Apply(&body)).await;
+        let written = api.patch_status(&name.name, &params, &patch).await;
         self.metrics.status_written(written.is_ok());
         Ok(written?.metadata.resource_version.unwrap_or_default())
     }

@@ -39,6 +39,15 @@ pub fn binary(name: &str) -> PathBuf {
     if built.insert(name.to_owned()) {
         let mut cargo = std::process::Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--locked", "--workspace", "--bin", name]);
+        // What cargo tells a test of its package would tell build scripts that they are stale.
+        for (variable, _) in std::env::vars_os() {
+            if variable
+                .to_str()
+                .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+            {
+                cargo.env_remove(variable);
+            }
+        }
         if folder.ends_with("release") {
             cargo.arg("--release");
         }
@@ -206,6 +215,14 @@ impl Process {
         let status =
             tokio::time::timeout(crate::PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
         (status, self.output())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:?} said:\n{}", self.child.id(), self.output());
+        }
     }
 }
 

@@ -84,6 +84,14 @@ pub struct Unreadable {
     pub error: String,
 }
 
+impl Unreadable {
+    /// Whether there is nothing new to tell of it.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        let Self { name, uid, resource_version: _, generation, error } = self;
+        (name, uid, generation, error) == (&other.name, &other.uid, &other.generation, &other.error)
+    }
+}
+
 /// What stands in a Secret.
 #[derive(Debug, Clone)]
 pub struct SecretContent {

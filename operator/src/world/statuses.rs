@@ -32,7 +32,7 @@ pub struct Desired {
     pub uid: String,
     /// The version on which this is based.
     pub resource_version: String,
-    /// The status as it is.
+    /// The status as it is; null where the object does not fit the types, and so cannot be read.
     pub before: Value,
     /// The status as it should be.
     pub status: Value,
@@ -42,11 +42,23 @@ pub struct Desired {
     pub settling: bool,
 }
 
+// === impl Desired ===
+
+impl Desired {
+    /// Whether the object does not fit the types.
+    pub fn is_of_unreadable(&self) -> bool {
+        self.before.is_null()
+    }
+}
+
 // === impl World ===
 
 impl World {
     /// The status of an object, where it is not as it should be.
     pub(super) fn desired(&mut self, kind: Kind, name: &ObjectName, now: Timestamp) -> Option<Desired> {
+        if matches!(kind, Kind::Report | Kind::Secret | Kind::Namespace) {
+            return None;
+        }
         if let Some(unreadable) = self.unreadable.get(&(kind, name.clone())) {
             return Some(of_unreadable(kind, unreadable, now));
         }

@@ -330,10 +330,13 @@ fn an_object_that_does_not_fit_the_types_is_told_so_and_hurts_no_other() {
         generation: 4,
         error: "missing field `endpoint`".to_owned(),
     };
-    cluster.world.apply(Change::Put(Object::Unreadable(Kind::Webhook, unreadable)));
+    cluster.world.apply(Change::Put(Object::Unreadable(Kind::Webhook, unreadable.clone())));
     let plans = cluster.settle();
     assert_eq!(plans[0].webhooks.len(), 1);
     assert_eq!(cluster.conditions(Kind::Webhook, "shop/old")["Accepted"], "False InvalidSchema");
+    let echo = Unreadable { resource_version: "100".to_owned(), ..unreadable };
+    cluster.world.apply(Change::Put(Object::Unreadable(Kind::Webhook, echo)));
+    assert_eq!(cluster.world.take_statuses(NOW), [], "its own status is no news");
     cluster.webhook("shop/old", &json!({ "suspend": true }));
     assert_eq!(cluster.settle()[0].webhooks.len(), 2);
 }

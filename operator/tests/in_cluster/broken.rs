@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::ApiResource;
 use serde_json::{Value, json};
 use tidings_crds::{ConditionStatus, Webhook};
@@ -115,7 +115,7 @@ async fn an_object_of_an_older_schema_is_told_so_and_the_others_go_on() {
     .await;
 
     let receiver = Receiver::start().await;
-    let (_operator, sidecar) = stage.at_work().await;
+    let (operator, sidecar) = stage.at_work().await;
     stage.put(&stage.webhook("good").to(&receiver)).await;
     stage.wait_ready("good").await;
     send(&sidecar, "PostSignIn").await;
@@ -135,6 +135,24 @@ async fn an_object_of_an_older_schema_is_told_so_and_the_others_go_on() {
         );
         assert!(told["message"].as_str().unwrap().contains("apply it again"), "{told}");
     }
+    // Each was told once, however often its own status comes back.
+    let versions = async || {
+        let listed = api.list_metadata(&ListParams::default()).await.unwrap();
+        listed.items.into_iter().map(|object| object.metadata.resource_version).collect::<Vec<_>>()
+    };
+    let before = versions().await;
+    stage.put(&stage.webhook("good").to(&receiver).with("/spec/filter", json!("event.x ==="))).await;
+    stage.wait_webhook("good", "InvalidFilter", |webhook| says(webhook, "Ready", "InvalidFilter")).await;
+    assert_eq!(
+        crate::stage::metric(&operator, "tidings_operator_status_writes_total{result=\"error\"}").await,
+        None
+    );
+    let after = versions().await;
+    assert_eq!(
+        before.iter().zip(&after).filter(|(before, after)| before != after).count(),
+        1,
+        "the good one alone"
+    );
     // Mended, it runs as if nothing had been.
     stage.put(&stage.webhook("without-a-field")).await;
     stage.wait_ready("without-a-field").await;
