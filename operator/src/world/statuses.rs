@@ -62,7 +62,11 @@ impl World {
         let webhook = self.objects.webhooks.get(name)?.clone();
         let before = webhook.status.clone().unwrap_or_default();
         let sources = self.sources(&webhook, &before);
-        let judged = self.webhooks.get(name)?.judged.as_ref()?;
+        let entry = self.webhooks.get(name)?;
+        let judged = entry.judged.as_ref()?;
+        if entry.plan.is_some() && self.is_starting(&entry.server) {
+            return None;
+        }
         let uid = webhook.metadata.uid.clone().unwrap_or_default();
         let reports = self.reports.of(name, &uid);
         let programming = self.programming(name);
@@ -73,9 +77,19 @@ impl World {
         status.conditions = written(&conditions, &before.conditions, generation, now);
         status.observed_generation = generation;
         status.endpoint_host.clone_from(&judged.endpoint_host);
-        let settling = matches!(programming, Programming::Waits(_));
+        let settling = judged.is_ready() && matches!(programming, Programming::Waits(_));
         let urgent = news(&before.conditions, &status.conditions);
         desired(Kind::Webhook, name, &webhook.metadata, &before, &status, urgent, settling)
+    }
+
+    /// Whether it is not known yet what is published for a server that can be used. Until then nothing is
+    /// said of what runs: all that could be said is that it does not, of thousands of Webhooks, most of
+    /// which run since before this process began.
+    fn is_starting(&self, server: &ObjectName) -> bool {
+        self.servers.get(server).is_some_and(|state| {
+            let is_usable = state.judged.as_ref().is_some_and(|judged| judged.findings().is_empty());
+            is_usable && state.generation.is_none() && state.failed.is_none()
+        })
     }
 
     /// Whether every ready sidecar runs a Webhook as it is now.
@@ -142,6 +156,9 @@ impl World {
         let server = self.objects.auth_servers.get(name)?;
         let state = self.servers.get(name)?;
         let judged = state.judged.as_ref()?;
+        if self.is_starting(name) {
+            return None;
+        }
         let before = server.status.clone().unwrap_or_default();
         let accepted = match judged.findings().first() {
             None => Ok(()),
@@ -170,7 +187,8 @@ impl World {
             },
         };
         let urgent = news(&before.conditions, &status.conditions) || before.sidecars != status.sidecars;
-        let settling = state.generation.is_none() && state.failed.is_none();
+        let is_behind = |sidecar: &Sidecar| sidecar.ready && sidecar.generation != state.generation;
+        let settling = state.failed.is_none() && state.sidecars.iter().any(is_behind);
         desired(Kind::AuthServer, name, &server.metadata, &before, &status, urgent, settling)
     }
 

@@ -224,6 +224,27 @@ fn a_webhook_is_ready_once_a_sidecar_runs_the_plan_that_it_came_with() {
 }
 
 #[test]
+fn nothing_is_said_of_what_runs_before_it_is_known_what_is_published() {
+    let mut cluster = Cluster::new();
+    cluster.secret("shop/signing", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+    cluster.server("auth/logto", &json!({ "allowedNamespaces": { "from": "All" } }));
+    cluster.webhook("shop/mail", &json!({}));
+    cluster.webhook("crm/broken", &json!({ "filter": "nonsense(" }));
+    while cluster.read_secrets() {}
+    let plan = cluster.world.take_plans();
+    assert_eq!(cluster.conditions(Kind::Webhook, "shop/mail"), BTreeMap::new());
+    assert_eq!(cluster.conditions(Kind::AuthServer, "auth/logto"), BTreeMap::new());
+    assert_eq!(cluster.ready("crm/broken"), "False InvalidFilter", "a mistake is told at once");
+    let finding = Finding::new(crate::Reason::PublishingFailed, "", "forbidden");
+    cluster.world.apply(Change::PublishFailed(name("auth/logto"), finding));
+    let told = cluster.world.take_statuses(NOW);
+    assert!(told.iter().any(|(_, of, desired)| *of == name("shop/mail") && desired.is_some()));
+    assert_eq!(cluster.ready("shop/mail"), "False Pending");
+    cluster.world.apply(Change::Published(Arc::clone(&plan[0]), 1));
+    assert_eq!(cluster.ready("shop/mail"), "False NoSidecar");
+}
+
+#[test]
 fn another_webhook_that_is_broken_or_changed_does_not_make_this_one_unready() {
     let mut cluster = Cluster::with_a_webhook();
     cluster.webhook("shop/other", &json!({ "secretRef": { "name": "nowhere" } }));
