@@ -140,6 +140,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::world::StatusText;
 
     fn desired(name: &str, number: u64, urgent: bool, settling: bool) -> Desired {
         Desired {
@@ -147,8 +148,8 @@ mod tests {
             name: ObjectName::new("shop", name),
             uid: String::new(),
             resource_version: String::new(),
-            before: json!({}),
-            status: json!({ "delivered": number }),
+            before: StatusText::of(&json!({})),
+            status: StatusText::of(&json!({ "delivered": number })),
             urgent,
             settling,
         }
@@ -161,7 +162,7 @@ mod tests {
     fn write(outbox: &mut Outbox, now: Instant) -> Option<u64> {
         let taken = outbox.take(now)?;
         outbox.done(taken.kind, &taken.name);
-        taken.status["delivered"].as_u64()
+        taken.status.value()["delivered"].as_u64()
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
 use change::{Change, Kind, Object, Pod, Unreadable};
 use sidecars::{Reports, Sidecar};
 
-pub use statuses::Desired;
+pub use statuses::{Desired, StatusText};
 
 /// Every object that was seen, and what was judged of it.
 #[derive(Debug, Default)]

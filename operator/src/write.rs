@@ -201,7 +201,7 @@ impl StatusWriter {
         }
         let body = json!({
             "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata,
-            "status": without_nulls(status),
+            "status": without_nulls(&status.value()),
         });
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &name.namespace, &resource);
         let params = PatchParams::apply(FIELD_MANAGER).force();
