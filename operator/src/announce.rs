@@ -22,7 +22,7 @@ pub(crate) fn announcements(written: &Desired) -> Vec<Announcement> {
     if written.kind != Kind::Webhook {
         return Vec::new();
     }
-    let (before, after) = (&written.before, &written.status);
+    let (before, after) = (&written.before.value(), &written.status.value());
     [delivering(before, after), exhausted(before, after), blocked(before, after)]
         .into_iter()
         .flatten()
@@ -85,15 +85,17 @@ mod tests {
 
     use super::*;
     use crate::reason::Place;
+    use crate::world::StatusText;
 
+    #[expect(clippy::needless_pass_by_value, reason = "written at the place of use")]
     fn told(before: Value, after: Value) -> Vec<(Reason, bool)> {
         let written = Desired {
             kind: Kind::Webhook,
             name: ObjectName::new("shop", "mail"),
             uid: String::new(),
             resource_version: String::new(),
-            before,
-            status: after,
+            before: StatusText::of(&before),
+            status: StatusText::of(&after),
             urgent: true,
             settling: false,
         };

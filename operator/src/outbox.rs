@@ -22,8 +22,9 @@ pub const QUIET: Duration = Duration::from_secs(10);
 pub const LAZY_PER_SECOND: u32 = 10;
 
 /// A status that is about to change again waits so long, so that it is written once and not twice: a new
-/// Webhook is Ready before anybody was told that it is not.
-pub const SETTLE: Duration = Duration::from_secs(1);
+/// Webhook is Ready before anybody was told that it is not. As long as a sidecar may take with ten thousand
+/// new ones.
+pub const SETTLE: Duration = Duration::from_secs(5);
 
 type Key = (Kind, ObjectName);
 
@@ -58,8 +59,12 @@ impl Outbox {
             (true, true) => now + SETTLE,
             (false, _) => self.written.get(&key).map_or(now, |at| (*at + QUIET).max(now)),
         };
-        // One that waits already is never put off, or a busy object would never be told of.
-        let due = before.map_or(wanted, |before| before.due.min(wanted));
+        // One that waits already is never put off, or a busy object would never be told of. But what was
+        // about to change has, and where only numbers are left of it, they wait as numbers do.
+        let due = match before {
+            Some(before) if !(before.desired.settling && !desired.urgent) => before.due.min(wanted),
+            _ => wanted,
+        };
         self.due.insert((due, key.clone()));
         self.waiting.insert(key, Waiting { desired, due });
     }
@@ -135,6 +140,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::world::StatusText;
 
     fn desired(name: &str, number: u64, urgent: bool, settling: bool) -> Desired {
         Desired {
@@ -142,8 +148,8 @@ mod tests {
             name: ObjectName::new("shop", name),
             uid: String::new(),
             resource_version: String::new(),
-            before: json!({}),
-            status: json!({ "delivered": number }),
+            before: StatusText::of(&json!({})),
+            status: StatusText::of(&json!({ "delivered": number })),
             urgent,
             settling,
         }
@@ -156,7 +162,7 @@ mod tests {
     fn write(outbox: &mut Outbox, now: Instant) -> Option<u64> {
         let taken = outbox.take(now)?;
         outbox.done(taken.kind, &taken.name);
-        taken.status["delivered"].as_u64()
+        taken.status.value()["delivered"].as_u64()
     }
 
     #[test]
@@ -208,6 +214,17 @@ mod tests {
         outbox.put(desired("mail", 3, true, true), now + SETTLE);
         outbox.put(desired("mail", 4, true, true), now + SETTLE * 3 / 2);
         assert_eq!(write(&mut outbox, now + SETTLE * 2), Some(4), "it is not put off");
+    }
+
+    #[test]
+    fn what_settled_into_numbers_alone_waits_as_numbers_do() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.put(lazy("mail", 1), now);
+        assert_eq!(write(&mut outbox, now), Some(1));
+        outbox.put(desired("mail", 2, true, true), now);
+        outbox.put(lazy("mail", 3), now);
+        assert_eq!(write(&mut outbox, now + SETTLE), None);
+        assert_eq!(write(&mut outbox, now + QUIET), Some(3));
     }
 
     #[test]

@@ -48,7 +48,11 @@ impl SecretReader {
         }
         let reader = self.clone();
         tokio::spawn(async move {
-            let content = reader.content(&name).await;
+            // The semaphore is never closed.
+            let permit = reader.permits.acquire().await;
+            // A request's state is large: in a box that is made now, and not in each of ten thousand that wait.
+            let content = Box::pin(reader.content(&name)).await;
+            drop(permit);
             // Before the model is told: it may ask again at once.
             reader.lock().remove(&name);
             // A model that is gone needs nothing.
@@ -59,8 +63,6 @@ impl SecretReader {
     /// The content; for what is forbidden, the same as if it were not there. Other failures are tried
     /// again until they are none: a Secret that cannot be read for a moment is no Secret that is gone.
     async fn content(&self, name: &ObjectName) -> Option<SecretContent> {
-        // The semaphore is never closed.
-        let _permit = self.permits.acquire().await;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &name.namespace);
         let place = format!("Secret {name}");
         loop {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStream, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
@@ -131,7 +132,7 @@ impl Feed {
         let kind = self.kind;
         self.follow(stream, move |DeserializeGuard(read)| match read {
             Ok(mut read) => {
-                read.meta_mut().managed_fields = None;
+                forget_what_is_not_read(read.meta_mut());
                 object(read)
             }
             Err(invalid) => Object::Unreadable(kind, unreadable(invalid)),
@@ -221,6 +222,12 @@ impl Feed {
             None => kind.to_owned(),
         }
     }
+}
+
+/// What others keep in an object can be as large as the object, such as the copy that `kubectl apply` makes.
+fn forget_what_is_not_read(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    metadata.annotations = None;
 }
 
 fn unreadable(invalid: kube::core::error_boundary::InvalidObject) -> Unreadable {

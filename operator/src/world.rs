@@ -28,7 +28,7 @@ use crate::{
 use change::{Change, Kind, Object, Pod, Unreadable};
 use sidecars::{Reports, Sidecar};
 
-pub use statuses::Desired;
+pub use statuses::{Desired, StatusText};
 
 /// Every object that was seen, and what was judged of it.
 #[derive(Debug, Default)]
@@ -169,12 +169,7 @@ impl World {
             Change::Conflict(kind, name) => drop(self.dirty.statuses.insert((kind, name))),
             Change::PlanLost(server) => drop(self.dirty.plans.insert(server)),
             Change::Published(plan, generation) => self.published(&plan, generation),
-            Change::PublishFailed(server, finding) => {
-                if let Some(known) = self.servers.get_mut(&server) {
-                    known.failed = Some(finding);
-                }
-                self.server_status(&server);
-            }
+            Change::PublishFailed(server, finding) => self.publish_failed(&server, finding),
         }
     }
 
@@ -556,6 +551,16 @@ impl World {
         }
         self.server_status(&plan.auth_server);
         self.webhook_statuses(&plan.auth_server);
+    }
+
+    /// A plan could not be published: those that wait for it are told why.
+    fn publish_failed(&mut self, name: &ObjectName, finding: Finding) {
+        let Some(server) = self.servers.get_mut(name) else { return };
+        if server.failed.as_ref() != Some(&finding) {
+            server.failed = Some(finding);
+            self.server_status(name);
+            self.webhook_statuses(name);
+        }
     }
 
     fn written(&mut self, kind: Kind, name: &ObjectName, version: String) {

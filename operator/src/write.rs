@@ -206,7 +206,7 @@ impl StatusWriter {
         }
         let body = json!({
             "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata,
-            "status": without_nulls(status),
+            "status": without_nulls(&status.value()),
         });
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &name.namespace, &resource);
         // Nothing can be applied to an object that does not fit the schema: the API server cannot tell whose

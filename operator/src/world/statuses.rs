@@ -33,13 +33,32 @@ pub struct Desired {
     /// The version on which this is based.
     pub resource_version: String,
     /// The status as it is; null where the object does not fit the types, and so cannot be read.
-    pub before: Value,
+    pub before: StatusText,
     /// The status as it should be.
-    pub status: Value,
+    pub status: StatusText,
     /// A condition changed: to be written at once.
     pub urgent: bool,
     /// It is about to change again, as while a plan is on its way to the sidecars.
     pub settling: bool,
+}
+
+/// A status as JSON text: of ten thousand Webhooks all may wait, and a tree takes four times the memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusText(Box<str>);
+
+// === impl StatusText ===
+
+impl StatusText {
+    /// Of a status.
+    pub fn of(status: &impl Serialize) -> Self {
+        // A status has no part without a JSON form.
+        Self(serde_json::to_string(status).unwrap_or_default().into())
+    }
+
+    /// As a tree.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
 }
 
 // === impl Desired ===
@@ -47,7 +66,7 @@ pub struct Desired {
 impl Desired {
     /// Whether the object does not fit the types.
     pub fn is_of_unreadable(&self) -> bool {
-        self.before.is_null()
+        &*self.before.0 == "null"
     }
 }
 
@@ -74,7 +93,11 @@ impl World {
         let webhook = self.objects.webhooks.get(name)?.clone();
         let before = webhook.status.clone().unwrap_or_default();
         let sources = self.sources(&webhook, &before);
-        let judged = self.webhooks.get(name)?.judged.as_ref()?;
+        let entry = self.webhooks.get(name)?;
+        let judged = entry.judged.as_ref()?;
+        if entry.plan.is_some() && self.is_starting(&entry.server) {
+            return None;
+        }
         let uid = webhook.metadata.uid.clone().unwrap_or_default();
         let reports = self.reports.of(name, &uid);
         let programming = self.programming(name);
@@ -85,9 +108,19 @@ impl World {
         status.conditions = written(&conditions, &before.conditions, generation, now);
         status.observed_generation = generation;
         status.endpoint_host.clone_from(&judged.endpoint_host);
-        let settling = matches!(programming, Programming::Waits(_));
+        let settling = judged.is_ready() && matches!(programming, Programming::Waits(_));
         let urgent = news(&before.conditions, &status.conditions);
         desired(Kind::Webhook, name, &webhook.metadata, &before, &status, urgent, settling)
+    }
+
+    /// Whether it is not known yet what is published for a server that can be used. Until then nothing is
+    /// said of what runs: all that could be said is that it does not, of thousands of Webhooks, most of
+    /// which run since before this process began.
+    fn is_starting(&self, server: &ObjectName) -> bool {
+        self.servers.get(server).is_some_and(|state| {
+            let is_usable = state.judged.as_ref().is_some_and(|judged| judged.findings().is_empty());
+            is_usable && state.generation.is_none() && state.failed.is_none()
+        })
     }
 
     /// Whether every ready sidecar runs a Webhook as it is now.
@@ -154,6 +187,9 @@ impl World {
         let server = self.objects.auth_servers.get(name)?;
         let state = self.servers.get(name)?;
         let judged = state.judged.as_ref()?;
+        if self.is_starting(name) {
+            return None;
+        }
         let before = server.status.clone().unwrap_or_default();
         let accepted = match judged.findings().first() {
             None => Ok(()),
@@ -182,7 +218,8 @@ impl World {
             },
         };
         let urgent = news(&before.conditions, &status.conditions) || before.sidecars != status.sidecars;
-        let settling = state.generation.is_none() && state.failed.is_none();
+        let is_behind = |sidecar: &Sidecar| sidecar.ready && sidecar.generation != state.generation;
+        let settling = state.failed.is_none() && state.sidecars.iter().any(is_behind);
         desired(Kind::AuthServer, name, &server.metadata, &before, &status, urgent, settling)
     }
 
@@ -206,8 +243,8 @@ fn of_unreadable(kind: Kind, unreadable: &Unreadable, now: Timestamp) -> Desired
         name: name.clone(),
         uid: uid.clone(),
         resource_version: resource_version.clone(),
-        before: Value::Null,
-        status,
+        before: StatusText::of(&Value::Null),
+        status: StatusText::of(&status),
         urgent: true,
         settling: false,
     }
@@ -386,8 +423,8 @@ pub(super) fn desired<S: Serialize + PartialEq>(
         name: name.clone(),
         uid: metadata.uid.clone().unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
-        before: serde_json::to_value(before).unwrap_or_default(),
-        status: serde_json::to_value(status).unwrap_or_default(),
+        before: StatusText::of(before),
+        status: StatusText::of(status),
         urgent,
         settling,
     })

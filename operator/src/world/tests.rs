@@ -179,8 +179,10 @@ impl Cluster {
         self.world.look_at_everything();
         let all = self.world.take_statuses(NOW);
         let found = all.into_iter().find(|(k, n, _)| *k == kind && *n == name(of));
-        let status =
-            found.and_then(|(_, _, desired)| desired).map(|desired| desired.status).unwrap_or_default();
+        let status = found
+            .and_then(|(_, _, desired)| desired)
+            .map(|desired| desired.status.value())
+            .unwrap_or_default();
         let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         conditions
@@ -221,6 +223,27 @@ fn a_webhook_is_ready_once_a_sidecar_runs_the_plan_that_it_came_with() {
     assert_eq!(cluster.ready("shop/mail"), "False Pending", "the sidecar still runs the plan before");
     cluster.report(2, &json!({}));
     assert_eq!(cluster.ready("shop/mail"), "True Ready");
+}
+
+#[test]
+fn nothing_is_said_of_what_runs_before_it_is_known_what_is_published() {
+    let mut cluster = Cluster::new();
+    cluster.secret("shop/signing", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD");
+    cluster.server("auth/logto", &json!({ "allowedNamespaces": { "from": "All" } }));
+    cluster.webhook("shop/mail", &json!({}));
+    cluster.webhook("crm/broken", &json!({ "filter": "nonsense(" }));
+    while cluster.read_secrets() {}
+    let plan = cluster.world.take_plans();
+    assert_eq!(cluster.conditions(Kind::Webhook, "shop/mail"), BTreeMap::new());
+    assert_eq!(cluster.conditions(Kind::AuthServer, "auth/logto"), BTreeMap::new());
+    assert_eq!(cluster.ready("crm/broken"), "False InvalidFilter", "a mistake is told at once");
+    let finding = Finding::new(crate::Reason::PublishingFailed, "", "forbidden");
+    cluster.world.apply(Change::PublishFailed(name("auth/logto"), finding));
+    let told = cluster.world.take_statuses(NOW);
+    assert!(told.iter().any(|(_, of, desired)| *of == name("shop/mail") && desired.is_some()));
+    assert_eq!(cluster.ready("shop/mail"), "False Pending");
+    cluster.world.apply(Change::Published(Arc::clone(&plan[0]), 1));
+    assert_eq!(cluster.ready("shop/mail"), "False NoSidecar");
 }
 
 #[test]
@@ -281,10 +304,10 @@ fn what_a_sidecar_delivered_is_not_lost_with_it_and_not_counted_twice() {
         let desired = cluster.desired(Kind::Webhook, "shop/mail").unwrap();
         // What is written comes back by the watch.
         let mut object = cluster.objects[&(Kind::Webhook, name("shop/mail"))].clone();
-        object["status"] = desired.status.clone();
+        object["status"] = desired.status.value();
         cluster.objects.insert((Kind::Webhook, name("shop/mail")), object.clone());
         cluster.world.apply(Change::Put(typed(Kind::Webhook, object)));
-        desired.status["delivered"].as_i64().unwrap()
+        desired.status.value()["delivered"].as_i64().unwrap()
     };
     cluster.report(1, &json!({ "delivered": 7 }));
     assert_eq!(delivered(&mut cluster), 7);
@@ -358,9 +381,10 @@ fn a_replay_is_in_the_plan_until_every_sidecar_is_through() {
     object["spec"]["replays"] = json!([{ "uid": uid, "matched": 4, "replayed": 3, "complete": true }]);
     cluster.world.apply(Change::Put(typed(Kind::Report, object)));
     let desired = cluster.desired(Kind::Replay, "shop/again").unwrap();
-    assert_eq!((&desired.status["matched"], &desired.status["replayed"]), (&json!(4), &json!(3)));
+    let status = desired.status.value();
+    assert_eq!((&status["matched"], &status["replayed"]), (&json!(4), &json!(3)));
     let mut object = cluster.objects[&(Kind::Replay, name("shop/again"))].clone();
-    object["status"] = desired.status;
+    object["status"] = status;
     cluster.world.apply(Change::Put(typed(Kind::Replay, object)));
     assert_eq!(cluster.settle()[0].replays.len(), 0, "complete: it leaves the plan");
     assert_eq!(cluster.desired(Kind::Replay, "shop/again"), None);
@@ -449,7 +473,7 @@ impl Cluster {
         let statuses = self.world.take_statuses(NOW).into_iter();
         let webhooks = statuses.filter(|(kind, ..)| *kind == Kind::Webhook);
         let conditions = webhooks.filter_map(|(_, name, desired)| {
-            Some((name, desired?.status["conditions"].as_array()?[..2].to_vec()))
+            Some((name, desired?.status.value()["conditions"].as_array()?[..2].to_vec()))
         });
         (plans, conditions.collect())
     }

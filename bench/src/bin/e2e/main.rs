@@ -8,10 +8,8 @@
 //! `cargo run --release -p tidings-bench --bin e2e` runs every scenario and prints one table; name
 //! scenarios to run those alone. Bodies have 1 KiB and are signed; each event is synced before its answer.
 
-mod load;
 mod scenarios;
 mod sidecar;
-mod sink;
 
 use clap::Parser;
 

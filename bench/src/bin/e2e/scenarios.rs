@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use crate::Arguments;
-use crate::load::Load;
 use crate::sidecar::{Home, webhook};
-use crate::sink::Sink;
+use tidings_bench::load::Load;
+use tidings_bench::sink::Sink;
 
 type Scenario = for<'a> fn(&'a Arguments) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 

@@ -14,7 +14,7 @@ use tidings_plan::{
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::load::INGEST_KEY;
+use tidings_bench::load::INGEST_KEY;
 
 /// A folder for plan and data.
 pub(crate) struct Home(TempDir);

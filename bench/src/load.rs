@@ -9,32 +9,35 @@ use bytes::Bytes;
 use tidings_signature::SigningKey;
 
 /// The key that signs what goes in.
-pub(crate) const INGEST_KEY: &str = "bench-ingest-key-of-enough-bytes";
+pub const INGEST_KEY: &str = "bench-ingest-key-of-enough-bytes";
 
 /// The size of a body, in bytes.
 const BODY_BYTES: usize = 1024;
 
+/// The event's name, where no other one is asked for.
+const EVENT: &str = "User.Data.Updated";
+
 /// The body of the n-th event; its number stands at a fixed place.
-pub(crate) fn body(number: usize) -> Bytes {
-    let mut body =
-        format!(r#"{{"number":"{number:012}","event":"User.Data.Updated","createdAt":"t{number}","fill":""#)
-            .into_bytes();
+fn body(number: usize, event: &str) -> Bytes {
+    let mut body = format!(r#"{{"number":"{number:012}","event":"{event}","createdAt":"t{number}","fill":""#)
+        .into_bytes();
     body.resize(BODY_BYTES - 2, b'x');
     body.extend_from_slice(b"\"}");
     body.into()
 }
 
 /// The number of an event's body.
-pub(crate) fn number(body: &[u8]) -> Option<usize> {
+pub fn number(body: &[u8]) -> Option<usize> {
     std::str::from_utf8(body.get(11..23)?).ok()?.parse().ok()
 }
 
 /// Sends events.
 #[derive(Clone)]
-pub(crate) struct Load {
+pub struct Load {
     client: reqwest::Client,
     key: Arc<SigningKey>,
     url: String,
+    events: Arc<[String]>,
     next: Arc<AtomicUsize>,
 }
 
@@ -42,21 +45,26 @@ pub(crate) struct Load {
 
 impl Load {
     /// To an address.
-    pub(crate) fn to(address: SocketAddr) -> Self {
+    pub fn to(address: SocketAddr) -> Self {
+        Self::of(address, [EVENT.to_owned()].into())
+    }
+
+    /// To an address, with events of these names in turn.
+    pub fn of(address: SocketAddr, events: Arc<[String]>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().http1_only().build().expect("a client");
         let key = Arc::new(SigningKey::new(INGEST_KEY).expect("a key"));
-        Self { client, key, url: format!("http://{address}/events"), next: Arc::default() }
+        Self { client, key, url: format!("http://{address}/events"), events, next: Arc::default() }
     }
 
     /// Sends the next event, and waits for the answer; false when it is not 2xx.
-    pub(crate) async fn send(&self) -> bool {
+    pub async fn send(&self) -> bool {
         self.send_numbered(self.next.fetch_add(1, Ordering::Relaxed)).await
     }
 
     /// Sends one event.
-    pub(crate) async fn send_numbered(&self, number: usize) -> bool {
-        let body = body(number);
+    pub async fn send_numbered(&self, number: usize) -> bool {
+        let body = body(number, &self.events[number % self.events.len()]);
         let signature = self.key.logto_signature(&body);
         let request = self.client.post(&self.url).header("logto-signature-sha-256", signature);
         let answer = request.header("content-type", "application/json").body(body).send().await;
@@ -64,7 +72,7 @@ impl Load {
     }
 
     /// Sends this many events over so many connections, as fast as they are answered; how long it took.
-    pub(crate) async fn flood(&self, events: usize, connections: usize) -> Duration {
+    pub async fn flood(&self, events: usize, connections: usize) -> Duration {
         let began = Instant::now();
         let last = self.next.load(Ordering::Relaxed) + events;
         let senders: Vec<_> = (0..connections)
@@ -84,7 +92,7 @@ impl Load {
     }
 
     /// Sends this many events in a second for so long, whatever the answers take; when each was sent.
-    pub(crate) async fn pace(&self, per_second: u32, seconds: u32) -> Vec<Instant> {
+    pub async fn pace(&self, per_second: u32, seconds: u32) -> Vec<Instant> {
         let first = self.next.load(Ordering::Relaxed);
         let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);
         let (mut sent, mut sending) = (Vec::new(), Vec::new());

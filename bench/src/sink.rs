@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
@@ -17,10 +17,13 @@ use crate::load;
 
 /// A receiver at work.
 #[derive(Clone)]
-pub(crate) struct Sink {
-    pub(crate) address: SocketAddr,
+pub struct Sink {
+    /// Where it listens.
+    pub address: SocketAddr,
     count: Arc<AtomicUsize>,
     hangs: Arc<AtomicBool>,
+    /// One in so many is answered 500; 0: none.
+    fails_one_in: Arc<AtomicUsize>,
     times: Arc<Mutex<Vec<(usize, Instant)>>>,
     keeps_times: bool,
 }
@@ -29,12 +32,12 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// Counts.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(false).await
     }
 
     /// Counts, and notes times.
-    pub(crate) async fn timed() -> Self {
+    pub async fn timed() -> Self {
         Self::with(true).await
     }
 
@@ -45,6 +48,7 @@ impl Sink {
             address,
             count: Arc::default(),
             hangs: Arc::default(),
+            fails_one_in: Arc::default(),
             times: Arc::default(),
             keeps_times,
         };
@@ -53,17 +57,22 @@ impl Sink {
     }
 
     /// Answers nothing from now on, or again.
-    pub(crate) fn hang(&self, hangs: bool) {
+    pub fn hang(&self, hangs: bool) {
         self.hangs.store(hangs, Ordering::Relaxed);
     }
 
+    /// Answers one request in so many with 500 from now on.
+    pub fn fail_one_in(&self, requests: usize) {
+        self.fails_one_in.store(requests, Ordering::Relaxed);
+    }
+
     /// How many requests came.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Waits until so many came, for as long as some come.
-    pub(crate) async fn wait_for(&self, count: usize) {
+    pub async fn wait_for(&self, count: usize) {
         let (mut seen, mut at) = (0, Instant::now());
         while self.count() < count {
             if self.count() > seen {
@@ -75,7 +84,7 @@ impl Sink {
     }
 
     /// What came since the last call: number and time.
-    pub(crate) fn take_times(&self) -> Vec<(usize, Instant)> {
+    pub fn take_times(&self) -> Vec<(usize, Instant)> {
         std::mem::take(&mut self.times.lock().expect("no panic"))
     }
 
@@ -100,7 +109,11 @@ impl Sink {
         if let (true, Some(number)) = (self.keeps_times, load::number(&body)) {
             self.times.lock().expect("no panic").push((number, Instant::now()));
         }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Ok(Response::new(Full::default()))
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut response = Response::new(Full::default());
+        if number.checked_rem(self.fails_one_in.load(Ordering::Relaxed)) == Some(0) {
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        Ok(response)
     }
 }
