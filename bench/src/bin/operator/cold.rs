@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, Shape};
 use crate::processes::Processes;
 use crate::{print, ratio};
 
-/// Memory that one Webhook may cost is the limit by 10,000.
+/// The most memory that the operator may take with 10,000 Webhooks.
 const LIMIT_MIB: u64 = 200;
 
 pub(crate) async fn run(cluster: &Cluster, webhooks: usize) {

@@ -1,5 +1,5 @@
 //! The operator's figures on a real API server: operator and sidecar as release processes, each with its
-//! own ServiceAccount's rights.
+//! own `ServiceAccount`'s rights.
 //!
 //! ```text
 //! bench --Webhooks, Secrets--> API server <--watch, get, write-- operator, sidecar

@@ -39,7 +39,7 @@ pub(crate) async fn run(cluster: &Cluster, seconds: u32) {
             &format!(
                 "{:.4} for a delivery; a second: {}; under 20/s",
                 writes / deliveries,
-                cost.each(took as usize)
+                cost.each(usize::try_from(seconds).expect("a count"))
             ),
         );
     }
