@@ -62,7 +62,7 @@ impl Outbox {
         // One that waits already is never put off, or a busy object would never be told of. But what was
         // about to change has, and where only numbers are left of it, they wait as numbers do.
         let due = match before {
-            Some(before) if !(before.desired.settling && !desired.urgent) => before.due.min(wanted),
+            Some(before) if !before.desired.settling || desired.urgent => before.due.min(wanted),
             _ => wanted,
         };
         self.due.insert((due, key.clone()));
