@@ -4,6 +4,7 @@
 //! not in order is a finding with file, line and field. A kind that is none of ours is passed over. It
 //! must never take an object that the API server would refuse.
 
+mod depth;
 mod document;
 
 use std::collections::BTreeMap;

@@ -55,6 +55,32 @@ fn broken_yaml_and_a_duplicate_are_told_with_their_lines() {
 }
 
 #[test]
+fn a_text_that_is_nested_without_end_is_told_and_not_followed() {
+    // Each of them is in order, and all together are as deep as their sum.
+    let chain =
+        |at: usize| format!("a{at}: &a{at} {}*a{}{}\n", "[".repeat(50), at.max(1) - 1, "]".repeat(50));
+    let aliases = "a0: &a0 x\n".to_owned() + &(1..40).map(chain).collect::<Vec<_>>().concat();
+    for (text, line) in
+        [("- ".repeat(100_000), 1), ("[".repeat(100_000), 1), ("? ".repeat(100_000), 1), (aliases, 4)]
+    {
+        assert_eq!(reasons(&load_text(&text)), [(Reason::InvalidManifest, line)], "{:?}", &text[..2]);
+    }
+    let anchored = load_text("a: &a [1]\nb: {c: *a}\n");
+    assert!(!anchored.findings[0].finding.message.contains("nested"), "{:?}", anchored.findings);
+}
+
+#[test]
+fn what_is_wrong_at_the_end_is_told_on_a_line_that_is_there() {
+    for text in ["a: 1\nb", "a: 1\nb\n", "a: [\n", "a: \"\n"] {
+        let found = reasons(&load_text(text));
+        assert!(
+            found.iter().all(|(_, line)| (1..=text.lines().count()).contains(line)),
+            "{text:?}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn a_secrets_text_is_in_no_finding() {
     let loaded = load_text(&format!(
         "{SECRET}data: {{key: \"hush is not base64!\"}}\n---\n{SECRET}stringData: [hush]\n"

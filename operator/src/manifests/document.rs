@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use saphyr::{LoadableYamlNode as _, MarkedYaml, Scalar, YamlData};
+use saphyr_parser::ScanError;
 use serde_json::{Map, Value};
+
+use super::depth::{MAX_DEPTH, too_deep};
 
 /// A document.
 #[derive(Debug, Clone)]
@@ -18,8 +21,15 @@ pub(super) struct Document {
 
 /// The documents of a text; where it is no YAML, the line and what is wrong.
 pub(super) fn documents(text: &str) -> Result<Vec<Document>, (usize, String)> {
-    let nodes = MarkedYaml::load_from_str(text)
-        .map_err(|error| (error.marker().line(), format!("this is no YAML: {}", error.info())))?;
+    // At a text's end the parser is one line further.
+    let last = text.lines().count().max(1);
+    let no_yaml = |error: ScanError| {
+        (error.marker().line().clamp(1, last), format!("this is no YAML: {}", error.info()))
+    };
+    if let Some(line) = too_deep(text).map_err(no_yaml)? {
+        return Err((line, format!("this is nested more than {MAX_DEPTH} levels deep, as no manifest is")));
+    }
+    let nodes = MarkedYaml::load_from_str(text).map_err(no_yaml)?;
     nodes.iter().map(document).collect()
 }
 
