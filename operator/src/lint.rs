@@ -37,11 +37,15 @@ pub struct Report {
 
 /// Judges all manifests below the paths.
 pub fn lint(paths: &[PathBuf]) -> Report {
-    let loaded = manifests::load(paths);
+    judge(&manifests::load(paths))
+}
+
+/// Judges manifests that were read.
+pub fn judge(loaded: &Loaded) -> Report {
     let mut report =
         Report { errors: loaded.findings.clone(), warnings: Vec::new(), objects: loaded.objects_read };
     for server in loaded.objects.auth_servers.keys() {
-        report.server(&loaded, server);
+        report.server(loaded, server);
     }
     for (name, webhook) in &loaded.objects.webhooks {
         let server = names(webhook, name);

@@ -85,6 +85,13 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     loaded
 }
 
+/// Reads the manifests in a text; findings say that it stands in `file`.
+pub fn read(text: &str, file: &Path, schemas: &Schemas) -> Loaded {
+    let mut loaded = Loaded::default();
+    loaded.text(text, file, schemas);
+    loaded
+}
+
 /// The manifests' files below a path, by name; a file that is named itself is read whatever its ending.
 pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !std::fs::metadata(path)?.is_dir() {
@@ -174,11 +181,14 @@ impl Loaded {
     }
 
     fn file(&mut self, file: &Path, schemas: &Schemas) {
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) => return self.unreadable(file, 1, error.to_string()),
-        };
-        match document::documents(&text) {
+        match std::fs::read_to_string(file) {
+            Ok(text) => self.text(&text, file, schemas),
+            Err(error) => self.unreadable(file, 1, error.to_string()),
+        }
+    }
+
+    fn text(&mut self, text: &str, file: &Path, schemas: &Schemas) {
+        match document::documents(text) {
             Ok(documents) => {
                 for document in documents {
                     self.document(file, document, schemas);

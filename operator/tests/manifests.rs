@@ -71,7 +71,7 @@ fn a_text_that_is_nested_without_end_is_told_and_not_followed() {
 
 #[test]
 fn what_is_wrong_at_the_end_is_told_on_a_line_that_is_there() {
-    for text in ["a: 1\nb", "a: 1\nb\n", "a: [\n", "a: \"\n"] {
+    for text in ["a: 1\nb", "a: 1\nb\n", "a: [\n", "a: \"\n", "a: 1\n?", "a: 1\n?\n"] {
         let found = reasons(&load_text(text));
         assert!(
             found.iter().all(|(_, line)| (1..=text.lines().count()).contains(line)),

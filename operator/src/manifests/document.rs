@@ -19,9 +19,15 @@ pub(super) struct Document {
     pub(super) lines: BTreeMap<String, usize>,
 }
 
+/// What is read of one document.
+struct Reader {
+    /// The text's last line. What is empty at a text's end has its place one line further.
+    last: usize,
+    lines: BTreeMap<String, usize>,
+}
+
 /// The documents of a text; where it is no YAML, the line and what is wrong.
 pub(super) fn documents(text: &str) -> Result<Vec<Document>, (usize, String)> {
-    // At a text's end the parser is one line further.
     let last = text.lines().count().max(1);
     let no_yaml = |error: ScanError| {
         (error.marker().line().clamp(1, last), format!("this is no YAML: {}", error.info()))
@@ -30,45 +36,48 @@ pub(super) fn documents(text: &str) -> Result<Vec<Document>, (usize, String)> {
         return Err((line, format!("this is nested more than {MAX_DEPTH} levels deep, as no manifest is")));
     }
     let nodes = MarkedYaml::load_from_str(text).map_err(no_yaml)?;
-    nodes.iter().map(document).collect()
+    nodes.iter().map(|node| Reader { last, lines: BTreeMap::new() }.document(node)).collect()
 }
 
-fn document(node: &MarkedYaml<'_>) -> Result<Document, (usize, String)> {
-    let mut lines = BTreeMap::new();
-    let value = value_of(node, "", &mut lines)?;
-    Ok(Document { value, line: node.span.start.line().max(1), lines })
-}
+// === impl Reader ===
 
-fn value_of(
-    node: &MarkedYaml<'_>,
-    path: &str,
-    lines: &mut BTreeMap<String, usize>,
-) -> Result<Value, (usize, String)> {
-    let line = node.span.start.line();
-    lines.entry(path.to_owned()).or_insert(line);
-    match &node.data {
-        YamlData::Value(scalar) => Ok(scalar_of(scalar)),
-        YamlData::Sequence(items) => items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| value_of(item, &format!("{path}[{at}]"), lines))
-            .collect::<Result<_, _>>()
-            .map(Value::Array),
-        YamlData::Mapping(entries) => {
-            let mut map = Map::new();
-            for (key, value) in entries {
-                let Some(name) = key.data.as_str() else {
-                    return Err((key.span.start.line(), "a key is not a text: put it in quotes".to_owned()));
-                };
-                let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-                lines.insert(path.clone(), key.span.start.line());
-                map.insert(name.to_owned(), value_of(value, &path, lines)?);
+impl Reader {
+    fn document(mut self, node: &MarkedYaml<'_>) -> Result<Document, (usize, String)> {
+        let value = self.value(node, "")?;
+        Ok(Document { value, line: self.line(node), lines: self.lines })
+    }
+
+    fn line(&self, node: &MarkedYaml<'_>) -> usize {
+        node.span.start.line().clamp(1, self.last)
+    }
+
+    fn value(&mut self, node: &MarkedYaml<'_>, path: &str) -> Result<Value, (usize, String)> {
+        let line = self.line(node);
+        self.lines.entry(path.to_owned()).or_insert(line);
+        match &node.data {
+            YamlData::Value(scalar) => Ok(scalar_of(scalar)),
+            YamlData::Sequence(items) => items
+                .iter()
+                .enumerate()
+                .map(|(at, item)| self.value(item, &format!("{path}[{at}]")))
+                .collect::<Result<_, _>>()
+                .map(Value::Array),
+            YamlData::Mapping(entries) => {
+                let mut map = Map::new();
+                for (key, value) in entries {
+                    let Some(name) = key.data.as_str() else {
+                        return Err((self.line(key), "a key is not a text: put it in quotes".to_owned()));
+                    };
+                    let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                    self.lines.insert(path.clone(), self.line(key));
+                    map.insert(name.to_owned(), self.value(value, &path)?);
+                }
+                Ok(Value::Object(map))
             }
-            Ok(Value::Object(map))
-        }
-        YamlData::Tagged(_, node) => value_of(node, path, lines),
-        YamlData::Alias(_) | YamlData::BadValue | YamlData::Representation(..) => {
-            Err((line, "this value cannot be read: write it without anchors and tags".to_owned()))
+            YamlData::Tagged(_, node) => self.value(node, path),
+            YamlData::Alias(_) | YamlData::BadValue | YamlData::Representation(..) => {
+                Err((line, "this value cannot be read: write it without anchors and tags".to_owned()))
+            }
         }
     }
 }
