@@ -163,6 +163,9 @@ impl Book {
             book.add_row(seq, Row { attempts, first_attempt_ms, due_ms, key, received_ms: 0 });
         }
         book.changed_rows.clear();
+        // It was idle perhaps when it was saved. It is not any more, and must say so in the very first save:
+        // that one raises the idle floor to the log's head, beyond what this lane has yet to read.
+        book.dirty = true;
         book
     }
 

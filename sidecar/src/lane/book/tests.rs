@@ -416,3 +416,12 @@ proptest! {
         prop_assert_eq!(world.saved.rows, vec![]);
     }
 }
+
+#[test]
+fn a_lane_that_was_idle_says_in_the_first_save_after_a_restart_that_it_is_not() {
+    let cursor = Cursor { uid: "uid".to_owned(), floor: Seq(7), idle: true, ..Cursor::default() };
+    let saved = SavedLane { lane: "shop/mail".to_owned(), cursor, rows: vec![], dead_letters: 0 };
+    let change = Book::restore(saved).take_changes("shop/mail").expect("it is saved");
+    let cursor = change.cursor.expect("its cursor");
+    assert_eq!((cursor.floor, cursor.idle), (Seq(7), false));
+}
