@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 use tidings_plan::ObjectName;
+use tidings_sidecar::drain::Drain;
 use tidings_sidecar::sidecar::Options;
 use tidings_store::Settings;
 
@@ -32,7 +33,8 @@ pub struct Arguments {
     /// Where events are received: POST /events.
     #[arg(long, default_value = "127.0.0.1:8787", env = "TIDINGS_LISTEN")]
     listen: SocketAddr,
-    /// Where /livez, /readyz, /metrics, /webhooks, /deliveries, /deadletters and /test are.
+    /// Where /livez, /readyz, /startupz and /metrics are for anyone, and for who is in the pod /webhooks,
+    /// /replays, /deliveries, /deadletters and /test.
     #[arg(long, default_value = "127.0.0.1:8788", env = "TIDINGS_ADMIN_LISTEN")]
     admin_listen: SocketAddr,
     /// Where events are stored.
@@ -50,12 +52,26 @@ pub struct Arguments {
     /// Under this much free space events are refused with 503, before the disk is full.
     #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
     min_free_bytes: u64,
-    /// How long attempts under way are waited for at the end, in seconds.
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    /// What is waited for at the end: attempts under way, since what waits is on the volume; or that
+    /// everything is delivered, since the volume goes with the pod.
+    #[arg(long, value_enum, default_value_t, env = "TIDINGS_DRAIN_UNTIL")]
+    drain_until: DrainUntil,
+    /// How long that is waited for at the most, in seconds; less than the pod's grace period.
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", env = "TIDINGS_DRAIN_SECONDS")]
     drain_seconds: u64,
     /// Start although the store's file lost events that were acknowledged.
     #[arg(long)]
     accept_data_loss: bool,
+}
+
+/// What is waited for at the end.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum DrainUntil {
+    /// Attempts under way.
+    #[default]
+    UnderWay,
+    /// What waits too, as far as its endpoints take it.
+    Delivered,
 }
 
 /// The pod, as the downward API tells it.
@@ -121,6 +137,7 @@ impl From<Arguments> for Options {
             max_age_seconds,
             max_bytes,
             min_free_bytes,
+            drain_until,
             drain_seconds,
             accept_data_loss,
         } = arguments;
@@ -137,7 +154,11 @@ impl From<Arguments> for Options {
                 ..Settings::default()
             },
             max_body_bytes,
-            drain: Duration::from_secs(drain_seconds),
+            drain: match drain_until {
+                DrainUntil::UnderWay => Drain::UnderWay,
+                DrainUntil::Delivered => Drain::Delivered,
+            },
+            drain_time: Duration::from_secs(drain_seconds),
             control_plane: api_server(),
         }
     }

@@ -75,11 +75,7 @@ async fn run(arguments: Arguments) -> Result<(), EndError> {
             sidecar
         }
     };
-    let shutdown = async {
-        ended().await;
-        beside.stop().await;
-    };
-    sidecar.run(shutdown).await?;
+    sidecar.run_and_tell(ended(), beside.stop()).await?;
     beside.end().await;
     Ok(())
 }
@@ -167,5 +163,5 @@ async fn ended() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("ending: requests and attempts under way are waited for");
+    tracing::info!("ending in order");
 }

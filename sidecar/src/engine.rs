@@ -23,7 +23,9 @@ use tidings_store::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::clock::now_ms;
 use crate::dial::Dialer;
 use crate::lane::book::Book;
 use crate::lane::spec::Spec;
@@ -267,15 +269,14 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Stops: starts nothing more, waits at most `drain` for attempts under way, and saves.
-    pub async fn stop(&self, drain: Duration) -> Result<(), StoreError> {
+    /// Stops: starts nothing more, waits until `deadline` for attempts under way, and saves.
+    pub async fn stop(&self, deadline: Instant) -> Result<(), StoreError> {
         self.stop.send_replace(true);
         self.known_replays().stop();
         let running = std::mem::take(&mut self.lanes().running);
         for lane in running.values() {
             lane.stop.send_replace(true);
         }
-        let deadline = tokio::time::Instant::now() + drain;
         for (_, lane) in running {
             let abort = lane.task.abort_handle();
             if tokio::time::timeout_at(deadline, lane.task).await.is_err() {
@@ -309,6 +310,21 @@ impl<S: Store> Engine<S> {
         let mut lanes = std::mem::take(&mut held.loose);
         lanes.extend(self.unsaved.take().iter().filter_map(|handle| handle.take_changes()));
         (lanes, self.known_replays().take_forgotten())
+    }
+
+    /// Tries each event that waits once more at once, and begins no more replays. For the end.
+    pub(crate) fn hurry(&self) {
+        self.known_replays().stop();
+        let now = now_ms();
+        for handle in self.handles() {
+            handle.change(&self.unsaved, |book| book.hurry(now));
+        }
+    }
+
+    /// Whether something that waits may be tried before then, in milliseconds since 1970.
+    pub(crate) fn goes_on_before(&self, deadline_ms: i64) -> bool {
+        self.dispatched.load(Ordering::SeqCst) < self.store.head().0
+            || self.handles().iter().any(|handle| handle.goes_on_before(deadline_ms))
     }
 
     fn handles(&self) -> Vec<Arc<Handle>> {

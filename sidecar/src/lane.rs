@@ -290,6 +290,14 @@ impl Handle {
         }
     }
 
+    /// Whether something that waits may be tried before then, in milliseconds since 1970.
+    pub(crate) fn goes_on_before(&self, deadline_ms: i64) -> bool {
+        let spec = self.spec();
+        let book = self.lock();
+        let stands = spec.plan.suspend || is_gone(&book, &spec) || book.pending() == 0;
+        !stands && book.goes_on_at_ms().is_none_or(|at| at < deadline_ms)
+    }
+
     /// How the Webhook stands, for who must tell a change of it at once.
     pub fn standing(&self) -> Standing {
         let spec = self.spec();

@@ -43,4 +43,6 @@ pub mod metrics;
 
 pub mod plans;
 
+pub mod drain;
+
 mod clock;

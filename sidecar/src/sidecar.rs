@@ -1,13 +1,14 @@
 //! The whole sidecar: store, engine, the events port and the admin port, started and ended in order.
 //!
 //! At start: the store is opened and checked, the ports are bound, the last good plan runs if there is
-//! one. At the end: no new connection is taken, requests under way are answered, attempts under way
-//! are waited for, what changed is saved, the store is synced and closed.
+//! one. At the end: no new connection is taken, requests under way are answered, what waits is delivered
+//! where that is asked ([`Drain`]), attempts under way are waited for, what changed is saved, the store is
+//! synced and closed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidings_plan::Plan;
 use tidings_store::{Settings, SqliteStore, Store, StoreError};
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::clock::now_ms;
+use crate::drain::{self, Drain};
 use crate::engine::{Applied, Engine};
 use crate::metrics::Scrape;
 use crate::plans::{self, LOOK_EVERY, PlanFolder};
@@ -38,8 +40,10 @@ pub struct Options {
     pub store: Settings,
     /// The largest body that is taken, in bytes.
     pub max_body_bytes: usize,
-    /// How long attempts under way are waited for at the end.
-    pub drain: Duration,
+    /// What is waited for at the end.
+    pub drain: Drain,
+    /// How long it is waited for at the most.
+    pub drain_time: Duration,
     /// Addresses that are refused to deliveries, such as the cluster's API server.
     pub control_plane: Vec<IpAddr>,
 }
@@ -97,6 +101,7 @@ pub(crate) struct Parts<S> {
     pub(crate) receiver: Arc<Receiver<S>>,
     pub(crate) surroundings: OnceLock<Arc<dyn Surroundings>>,
     pub(crate) tester: Tester,
+    pub(crate) started: Instant,
     data_dir: PathBuf,
 }
 
@@ -109,7 +114,8 @@ impl Default for Options {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8788)),
             store: Settings::default(),
             max_body_bytes: 8 << 20,
-            drain: Duration::from_secs(20),
+            drain: Drain::default(),
+            drain_time: Duration::from_secs(20),
             control_plane: Vec::new(),
         }
     }
@@ -126,7 +132,8 @@ impl Sidecar {
         let (events, events_at) = listen("events", options.listen).await?;
         let (admin, admin_at) = listen("admin", options.admin_listen).await?;
         let (surroundings, data_dir) = (OnceLock::new(), options.store.dir.clone());
-        let parts = Arc::new(Parts { engine, receiver, surroundings, tester: Tester::default(), data_dir });
+        let (tester, started) = (Tester::default(), Instant::now());
+        let parts = Arc::new(Parts { engine, receiver, surroundings, tester, started, data_dir });
         let stop = watch::Sender::new(false);
         let servers = vec![
             tokio::spawn(serve_events(events, Arc::clone(&parts), stop.subscribe())),
@@ -197,21 +204,39 @@ impl Sidecar {
 
     /// Works until `shutdown` resolves, then ends in order; an error of the store ends it at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), SidecarError> {
-        let failure = tokio::select! {
-            biased;
-            () = shutdown => None,
-            error = self.parts.engine.run_until_failure() => Some(error),
+        self.run_and_tell(shutdown, std::future::ready(())).await
+    }
+
+    /// The same. `tell` is awaited once what waits was delivered and while the engine has its numbers yet.
+    pub async fn run_and_tell(
+        self,
+        shutdown: impl Future<Output = ()>,
+        tell: impl Future<Output = ()>,
+    ) -> Result<(), SidecarError> {
+        let Self { parts, options, events: _, admin: _, stop, servers } = self;
+        let engine = &parts.engine;
+        let ending = async {
+            shutdown.await;
+            let deadline = tokio::time::Instant::now() + options.drain_time;
+            stop.send_replace(true);
+            for server in servers {
+                // A server that panicked has told so; there is nothing left to end.
+                let _ = server.await;
+            }
+            if options.drain == Drain::Delivered {
+                drain::deliver_what_waits(engine, deadline).await;
+            }
+            tell.await;
+            deadline
         };
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        self.stop.send_replace(true);
-        for server in self.servers {
-            // A server that panicked has told so; there is nothing left to end.
-            let _ = server.await;
-        }
-        self.parts.engine.stop(self.options.drain).await?;
-        self.parts.engine.store().close().await?;
+        let deadline = tokio::select! {
+            biased;
+            deadline = ending => deadline,
+            // It also saves what is delivered meanwhile.
+            error = engine.run_until_failure() => return Err(error.into()),
+        };
+        engine.stop(deadline).await?;
+        engine.store().close().await?;
         Ok(())
     }
 }

@@ -328,6 +328,40 @@ impl Book {
         first(&self.due).into_iter().chain(first(&self.due_replayed)).min()
     }
 
+    /// Has each row tried at once, and the endpoint of an open circuit probed. What the endpoint itself asked
+    /// for (`Retry-After`) stays.
+    pub fn hurry(&mut self, now_ms: i64) {
+        let waiting: Vec<Seq> = self.due.iter().map(|(_, seq)| *seq).collect();
+        self.due.clear();
+        for seq in waiting {
+            if let Some(row) = self.rows.get_mut(&seq) {
+                row.due_ms = row.due_ms.min(now_ms);
+                self.due.insert((row.due_ms, seq));
+            }
+        }
+        if let Circuit::Open { until_ms, probes } = self.circuit {
+            self.circuit = Circuit::Open { until_ms: until_ms.min(now_ms), probes };
+        }
+    }
+
+    /// When what waits goes on, in milliseconds since 1970; `None` where an attempt is under way, or may be.
+    pub fn goes_on_at_ms(&self) -> Option<i64> {
+        let held = Some(self.hold_until_ms).filter(|held| *held > 0);
+        match self.circuit {
+            Circuit::Probing { .. } => None,
+            Circuit::Open { until_ms, .. } => Some(until_ms.max(self.hold_until_ms)),
+            Circuit::Closed { .. } if self.is_under_way() => None,
+            Circuit::Closed { .. } if self.backlog > 0 || !self.ready.is_empty() => held,
+            Circuit::Closed { .. } => self.next_due_ms().map(|due| due.max(self.hold_until_ms)),
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        let behind: usize = self.keys.values().map(|key| key.behind.len()).sum();
+        let waiting = self.due.len() + self.due_replayed.len() + behind;
+        !self.first_attempts.is_empty() || self.rows.len() > waiting
+    }
+
     /// Events that wait or are under way.
     pub fn pending(&self) -> u64 {
         let held = self.ready.len() + self.first_attempts.len() + self.rows.len();

@@ -1,0 +1,60 @@
+//! The end of a sidecar whose volume goes with its pod: what waits is delivered before.
+//!
+//! In: an engine that takes no event any more, and a deadline. Out: deliveries, and a word on what is left.
+//! An endpoint that fails keeps nobody waiting longer than its next attempt is away: when nothing can go on
+//! before the deadline, it is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_store::Store;
+use tokio::time::Instant;
+
+use crate::clock::now_ms;
+use crate::engine::Engine;
+use crate::tally::Snapshot;
+
+/// How often is looked whether something waits yet.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How many Webhooks are named with what they lose.
+const MOST_NAMED: usize = 20;
+
+/// What a sidecar that is told to end waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Drain {
+    /// Attempts under way. What waits is on the volume, and delivered by the next process.
+    #[default]
+    UnderWay,
+    /// Until everything that can be delivered is: the volume goes with the pod.
+    Delivered,
+}
+
+/// Delivers what waits until nothing can go on before the deadline, and tells what is left.
+pub(crate) async fn deliver_what_waits<S: Store>(engine: &Arc<Engine<S>>, deadline: Instant) {
+    let left = || i64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(0);
+    let deadline_ms = now_ms() + left();
+    engine.hurry();
+    while Instant::now() < deadline && engine.goes_on_before(deadline_ms) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    tell_what_is_left(&engine.snapshots());
+}
+
+fn tell_what_is_left(webhooks: &[Snapshot]) {
+    let waiting: Vec<_> = webhooks.iter().filter(|webhook| webhook.pending > 0).collect();
+    for Snapshot { webhook, pending, circuit, .. } in waiting.iter().take(MOST_NAMED) {
+        tracing::error!(
+            webhook,
+            pending,
+            circuit,
+            "not delivered before the end: lost unless the volume stays"
+        );
+    }
+    let deliveries: u64 = waiting.iter().map(|webhook| webhook.pending).sum();
+    if deliveries > 0 {
+        tracing::error!(webhooks = waiting.len(), deliveries, "what waits goes with the volume");
+    } else {
+        tracing::info!("everything is delivered");
+    }
+}
