@@ -3,8 +3,13 @@
 //! It shows no body, no secret and no URL. Its pages are read; the one action is `POST /test`, which sends
 //! one marked event to a Webhook's endpoint and changes nothing here. A browser's page may not cause it:
 //! a request with an `Origin` is refused.
+//!
+//! In a pod the kubelet and Prometheus come from outside: health and metrics answer anyone. Everything else
+//! tells of one team's deliveries, and answers only who is in the pod, as `kubectl port-forward` is; so the
+//! right to it is RBAC's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -15,14 +20,30 @@ use tidings_plan::ObjectName;
 use tidings_store::Store;
 
 use crate::lane::spec::Spec;
+use crate::serve::Peer;
 use crate::sidecar::Parts;
 use crate::test_event::Busy;
 
 /// How many dead letters one answer lists at the most.
 const MAX_DEAD_LETTERS: usize = 1000;
 
+/// How long an auth server's start waits for the plan. Without one its events are refused; but a plan that
+/// is never made must not keep people from signing in.
+const PLAN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pages that answer anyone.
+const OPEN_PAGES: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
+
 /// Answers one request to the admin port.
 pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B>) -> Response<Full<Bytes>> {
+    let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_local());
+    if !is_local && !OPEN_PAGES.contains(&request.uri().path()) {
+        return refusal(
+            StatusCode::FORBIDDEN,
+            "LoopbackOnly",
+            "this page answers who is in the pod: use kubectl tidings, or kubectl port-forward",
+        );
+    }
     if request.uri().path() == "/test" {
         return match to_test(&parts, &request) {
             Ok(spec) => test(&parts, &spec).await,
@@ -40,6 +61,7 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => ready(&parts),
+        "/startupz" => may_start(&parts),
         "/metrics" => match parts.engine.metrics().encode(parts.scrape()) {
             Ok(body) => metrics(body),
             Err(_) => refusal(
@@ -55,19 +77,35 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
         _ => refusal(
             StatusCode::NOT_FOUND,
             "NotFound",
-            "there are /livez, /readyz, /metrics, /webhooks, /replays, /deliveries?webhook=NAMESPACE/NAME, /deadletters?webhook=NAMESPACE/NAME, and POST /test?webhook=NAMESPACE/NAME",
+            "there are /livez, /readyz, /startupz, /metrics, /webhooks, /replays, /deliveries?webhook=NAMESPACE/NAME, /deadletters?webhook=NAMESPACE/NAME, and POST /test?webhook=NAMESPACE/NAME",
         ),
     }
 }
 
+/// Whether the auth server beside it may start: a plan runs, or none came in time.
+fn may_start<S: Store>(parts: &Parts<S>) -> Response<Full<Bytes>> {
+    match no_plan(parts) {
+        None => text(StatusCode::OK, "ok\n".to_owned()),
+        Some(reason) if parts.started.elapsed() < PLAN_PATIENCE => {
+            text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n")
+        }
+        Some(reason) => text(StatusCode::OK, format!("ok without a plan, events are refused: {reason}\n")),
+    }
+}
+
+/// Why no plan runs, when none does.
+fn no_plan<S: Store>(parts: &Parts<S>) -> Option<String> {
+    if parts.receiver.takes_events() {
+        return None;
+    }
+    let waiting = || "waiting for one".to_owned();
+    let because = parts.surroundings.get().map_or_else(waiting, |around| around.no_plan_because());
+    Some(format!("no plan yet: {because}"))
+}
+
 /// Ready once a plan runs and events are taken; the reasons stand in the answer.
 fn ready<S: Store>(parts: &Parts<S>) -> Response<Full<Bytes>> {
-    let mut reasons = Vec::new();
-    if !parts.receiver.takes_events() {
-        let waiting = || "waiting for one".to_owned();
-        let because = parts.surroundings.get().map_or_else(waiting, |around| around.no_plan_because());
-        reasons.push(format!("no plan yet: {because}"));
-    }
+    let mut reasons: Vec<_> = no_plan(parts).into_iter().collect();
     if let Err(error) = parts.engine.store().writable() {
         reasons.push(error.to_string());
     }

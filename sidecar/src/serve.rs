@@ -10,6 +10,7 @@
 //! connection that rests is closed only after [`Limits::quiet`], by when its sender has let go of it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -34,6 +35,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long is waited after the system could not give a connection, as when it has no file left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who sent a request: an extension of each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(SocketAddr);
 
 /// What a server allows.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +71,15 @@ struct Phase {
 struct Watched {
     stream: TcpStream,
     phase: Arc<Phase>,
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// Whether it is in the same network namespace, which in Kubernetes is the pod; so `kubectl port-forward` is.
+    pub(crate) fn is_local(self) -> bool {
+        self.0.ip().to_canonical().is_loopback()
+    }
 }
 
 // === impl Limits ===
@@ -180,8 +194,8 @@ where
             // Forgets those that ended.
             Some(_) = connections.join_next() => {}
             (slot, stream) = accepted => match stream {
-                Ok((stream, _)) => {
-                    let serving = connection(stream, limits, stop.clone(), answer.clone());
+                Ok((stream, peer)) => {
+                    let serving = connection(stream, peer, limits, stop.clone(), answer.clone());
                     connections.spawn(async move {
                         serving.await;
                         drop(slot);
@@ -205,8 +219,13 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection<A, F>(stream: TcpStream, limits: Limits, mut stop: watch::Receiver<bool>, answer: A)
-where
+async fn connection<A, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+    answer: A,
+) where
     A: Fn(Request<Incoming>) -> F + Send,
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
@@ -215,9 +234,10 @@ where
     let phase = Arc::new(Phase::new());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let (stopping, of_service) = (stop.clone(), (Arc::clone(&phase), stop.clone()));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (phase, stopping) = of_service.clone();
         phase.enter(ANSWERING);
+        request.extensions_mut().insert(Peer(peer));
         let answering = answer(request);
         async move {
             let mut response = answering.await;
@@ -249,4 +269,16 @@ where
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_of_the_same_pod_is_local_and_the_node_is_not() {
+        let local = |address: &str| Peer(address.parse().unwrap()).is_local();
+        assert!(local("127.0.0.1:1") && local("[::1]:1") && local("[::ffff:127.0.0.1]:1"));
+        assert!(!local("10.85.0.1:1") && !local("[fd00::1]:1") && !local("[::ffff:10.85.0.1]:1"));
+    }
 }
