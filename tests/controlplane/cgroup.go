@@ -25,7 +25,27 @@ func makeCgroups(folder string) error {
 		return fmt.Errorf("no cgroup is mounted")
 	}
 	for _, root := range hierarchies {
-		if err := os.Mkdir(filepath.Join(root, cgroupName(folder)), 0o755); err != nil {
+		own := filepath.Join(root, cgroupName(folder))
+		if err := os.Mkdir(own, 0o755); err != nil {
+			return err
+		}
+		for _, cgroup := range []string{root, own} {
+			if err := enableControllers(cgroup); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// enableControllers lets the cgroups below one limit what it can itself. Version 1 does so anyway.
+func enableControllers(cgroup string) error {
+	controllers, err := os.ReadFile(filepath.Join(cgroup, "cgroup.controllers"))
+	if err != nil {
+		return nil
+	}
+	for _, name := range strings.Fields(string(controllers)) {
+		if err := os.WriteFile(filepath.Join(cgroup, "cgroup.subtree_control"), []byte("+"+name), 0); err != nil {
 			return err
 		}
 	}

@@ -39,8 +39,14 @@ func (f nodeFiles) write() error {
 			return err
 		}
 	}
-	return nil
+	return os.WriteFile(f.path("load"), []byte(values.Replace(loadScript)), 0o755)
 }
+
+// loadScript needs neither this tree nor Go.
+const loadScript = `#!/bin/sh
+# Gives images to the node: load ARCHIVE…
+exec 'NODE_FOLDER/../controlplane' load "$@"
+`
 
 // pauseImage is the name in the archive that tests/node/build makes.
 const pauseImage = "docker.io/library/tidings-pause:1"

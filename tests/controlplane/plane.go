@@ -66,6 +66,14 @@ func (p *plane) components() []*component {
 	return all
 }
 
+// followers go and come with the API server. A node stays, as it does when it loses a real one.
+func (p *plane) followers() []*component {
+	if p.node != nil {
+		return []*component{p.controllers, p.node.scheduler}
+	}
+	return []*component{p.controllers}
+}
+
 func etcdFlags(data, clients, peers string, fsync bool) []string {
 	return []string{
 		"--name=tidings",

@@ -11,9 +11,10 @@ import (
 	_ "github.com/coredns/coredns/plugin/template"
 )
 
-// The order is that in which a query passes through them.
+// The order is that in which a query passes through them. CoreDNS itself has "template" before "kubernetes", where it
+// would answer for the cluster's names too.
 func init() {
-	dnsserver.Directives = []string{"bind", "ready", "errors", "template", "kubernetes"}
+	dnsserver.Directives = []string{"bind", "ready", "errors", "kubernetes", "template"}
 }
 
 func main() {
