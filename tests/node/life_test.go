@@ -44,8 +44,8 @@ func TestInterruptEndsTheCommandAndTheNode(t *testing.T) {
 func TestFilesOfALocalVolumeAreNotRemovedWithTheNode(t *testing.T) {
 	kept := t.TempDir()
 	r := start(t, `sed "s|FOLDER|`+kept+`|; s|NAMESPACE|default|" testdata/volume.yaml | kubectl apply -f -
-		kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/writer --timeout=60s
-		kill -9 $PPID`)
+		kubectl wait --for=condition=Ready pod/writer --timeout=60s
+		grep "$TIDINGS_NODE_DISK.*kubernetes.io~local-volume" /proc/mounts && kill -9 $PPID`)
 	r.expect(137)
 	if out, err := exec.Command("grep", "remembered", kept+"/note").CombinedOutput(); err != nil {
 		t.Errorf("the file is gone: %s", out)
@@ -75,15 +75,16 @@ func TestTwoNodesShareNothing(t *testing.T) {
 func TestFullDiskEvictsAPodAndAnEmptiedOneTakesItAgain(t *testing.T) {
 	r := start(t, `set -e
 		kubectl apply -f testdata/glutton.yaml
-		kubectl wait --for=condition=Ready pod/glutton --timeout=60s
+		kubectl rollout status deployment/glutton --timeout=60s
+		evicted=$(kubectl get pod -l app=glutton -o name)
 		fallocate -l 450M "$TIDINGS_NODE_DISK/filler"
 		kubectl wait --for=condition=DiskPressure node/node --timeout=60s
-		kubectl wait --for=jsonpath='{.status.reason}'=Evicted pod/glutton --timeout=60s
+		kubectl wait --for=condition=DisruptionTarget $evicted --timeout=60s
+		kubectl wait --for=condition=Available=false deployment/glutton --timeout=60s
+		until kubectl get pods -l app=glutton --field-selector=status.phase=Pending -o name | grep pod/; do sleep 0.1; done
 		rm "$TIDINGS_NODE_DISK/filler"
 		kubectl wait --for=condition=DiskPressure=false node/node --timeout=60s
-		kubectl delete pod glutton
-		kubectl apply -f testdata/glutton.yaml
-		kubectl wait --for=condition=Ready pod/glutton --timeout=60s`)
+		kubectl rollout status deployment/glutton --timeout=60s`)
 	r.expect(0)
 }
 

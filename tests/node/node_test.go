@@ -87,7 +87,7 @@ func TestLocalVolumeOutlivesItsPod(t *testing.T) {
 	onNode(t, `
 		mkdir kept
 		sed "s|FOLDER|$PWD/kept|; s|NAMESPACE|$NAMESPACE|" testdata/volume.yaml | kubectl apply -f -
-		kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/writer --timeout=60s
+		kubectl wait --for=condition=Ready pod/writer --timeout=60s
 		kubectl delete pod writer
 		grep remembered kept/note`)
 }

@@ -5,6 +5,7 @@ package node
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +25,9 @@ const hello = `
 	kubectl rollout status deployment/hello --timeout=60s
 	kubectl wait --for=condition=Ready pod/client --timeout=60s
 	`
+
+// patience is how long a script with a node of its own may take.
+const patience = 3 * time.Minute
 
 // fails holds when the command does not succeed.
 const fails = `fails() { if "$@"; then return 1; fi; }; `
@@ -81,6 +86,7 @@ func buildImage(folder string) error {
 // command that fails.
 func onNode(t *testing.T, script string) {
 	t.Helper()
+	needNode(t)
 	folder := t.TempDir()
 	namespace := strings.ToLower(t.Name())
 	for _, name := range []string{"testdata", "../controlplane"} {
@@ -111,7 +117,7 @@ func startShared(t *testing.T) {
 	t.Helper()
 	if shared == nil {
 		shared = command(t, "./run", "--image", image, "--", "bash", "-c", `
-			while read -r script; do bash "$script" >"$script.out" 2>&1 </dev/null; echo $?; done`)
+			while read -r script; do timeout 120 bash "$script" >"$script.out" 2>&1 </dev/null; echo $?; done`)
 		shared.stdin, _ = shared.cmd.StdinPipe()
 		shared.begin()
 	}
@@ -130,9 +136,27 @@ type running struct {
 // start runs a shell script beside a node of its own, which has the image hello:1.
 func start(t *testing.T, script string) *running {
 	t.Helper()
+	needNode(t)
 	r := command(t, "./run", "--image", image, "--", "bash", "-c", fails+script)
 	r.begin()
 	return r
+}
+
+// noNode is why this machine cannot run a node, in run's own words: without a command it only looks.
+var noNode = sync.OnceValue(func() string {
+	out, err := exec.Command("./run").CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 77 {
+		return strings.TrimSpace(string(out))
+	}
+	return ""
+})
+
+func needNode(t *testing.T) {
+	t.Helper()
+	if reason := noNode(); reason != "" {
+		t.Skip(reason)
+	}
 }
 
 func command(t *testing.T, name string, args ...string) *running {
@@ -150,6 +174,9 @@ func (r *running) begin() {
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
+	// A script may wait for something that never comes.
+	overdue := time.AfterFunc(patience, func() { r.cmd.Process.Signal(syscall.SIGTERM) })
+	r.t.Cleanup(func() { overdue.Stop() })
 }
 
 // line is the next one that it prints.
