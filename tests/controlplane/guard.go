@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
@@ -30,7 +32,7 @@ func guard(folder string, o options) (int, error) {
 	defer held.Close()
 	adoptOrphans()
 	if o.node.wanted() {
-		return watch("init", folder, o, &syscall.SysProcAttr{Cloneflags: namespaces})
+		return watch("init", folder, o, &syscall.SysProcAttr{Cloneflags: namespaces, Setpgid: !onTerminal()})
 	}
 	// A process group of its own: Ctrl-C must reach the command, not the API server under it.
 	return watch("supervise", folder, o, &syscall.SysProcAttr{Setpgid: true})
@@ -57,6 +59,13 @@ func watch(verb, folder string, o options, how *syscall.SysProcAttr) (int, error
 		return exitCode(status), fmt.Errorf("the supervisor was ended by a signal: %v", status.Signal())
 	}
 	return status.ExitStatus(), nil
+}
+
+// onTerminal tells whether the command may want to read from one, which only its foreground group can. Otherwise we and
+// process 1 are in two groups, so that one of us is left to clean up when a whole group is killed.
+func onTerminal() bool {
+	_, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 func startSelf(args []string, how *syscall.SysProcAttr) (int, error) {

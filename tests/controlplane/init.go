@@ -12,8 +12,8 @@ import (
 
 const namespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
 
-// initialise runs the supervisor, and waits for all that loses its parent. It stays in the caller's process group, as
-// the supervisor and the command do: a group that began outside has no number in here.
+// initialise runs the supervisor, and waits for all that loses its parent. On a terminal it is in the caller's process
+// group, as the supervisor and the command are: a group that began outside has no number in here to join it by.
 func initialise(folder string, o options) (int, error) {
 	// The supervisor's parent-death signal belongs to this thread.
 	runtime.LockOSThread()

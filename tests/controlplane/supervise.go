@@ -174,7 +174,7 @@ func (s *supervisor) killAll() {
 }
 
 // startCommand puts it into the caller's process group, so that the caller's terminal is its terminal. Beside a node we
-// are in it ourselves.
+// are in the right one ourselves.
 func (s *supervisor) startCommand(folder string, args []string) error {
 	callers, err := syscall.Getpgid(os.Getppid())
 	if err != nil {

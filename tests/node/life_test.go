@@ -10,10 +10,10 @@ import (
 )
 
 func TestExitCodeIsPassedOnAndNothingIsLeft(t *testing.T) {
-	r := start(t, `kubectl run p --image=hello:1 -- serve :8080
+	r := start(t, `kubectl run p --image=hello:1 -- serve :8080 >&2
 		kubectl wait --for=condition=Ready pod/p --timeout=60s >&2
 		sleep 1000 & echo $TIDINGS_CONTROLPLANE; exit 7`)
-	folder := r.line()
+	folder := r.folder()
 	r.expect(7)
 	gone(t, folder)
 }
@@ -21,10 +21,10 @@ func TestExitCodeIsPassedOnAndNothingIsLeft(t *testing.T) {
 func TestKilledProcessOfOursLeavesNothing(t *testing.T) {
 	for level, name := range []string{"guard", "process 1", "supervisor"} {
 		t.Run(name, func(t *testing.T) {
-			r := start(t, `kubectl run p --image=hello:1 -- serve :8080
+			r := start(t, `kubectl run p --image=hello:1 -- serve :8080 >&2
 				kubectl wait --for=condition=Ready pod/p --timeout=60s >&2
 				echo $TIDINGS_CONTROLPLANE; sleep 1000`)
-			folder := r.line()
+			folder := r.folder()
 			pids := append([]int{r.cmd.Process.Pid}, below(r.cmd.Process.Pid)...)
 			syscall.Kill(pids[level], syscall.SIGKILL)
 			r.expect(137)
@@ -33,9 +33,21 @@ func TestKilledProcessOfOursLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestKilledProcessGroupLeavesNothing(t *testing.T) {
+	r := command(t, "./run", "--", "bash", "-c", "echo $TIDINGS_CONTROLPLANE; sleep 1000; true")
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	needNode(t)
+	r.begin()
+	folder := r.folder()
+	pids := below(r.cmd.Process.Pid)
+	syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
+	r.expect(137)
+	gone(t, folder, pids...)
+}
+
 func TestInterruptEndsTheCommandAndTheNode(t *testing.T) {
 	r := start(t, "echo $TIDINGS_CONTROLPLANE; sleep 1000; true")
-	folder := r.line()
+	folder := r.folder()
 	r.cmd.Process.Signal(syscall.SIGINT)
 	r.expect(130)
 	gone(t, folder)

@@ -190,6 +190,16 @@ func (r *running) line() string {
 	return strings.TrimSuffix(line, "\n")
 }
 
+// folder is the next line, which must be where a node is.
+func (r *running) folder() string {
+	r.t.Helper()
+	folder := r.line()
+	if _, err := os.Stat(filepath.Join(folder, "guard.pid")); err != nil {
+		r.t.Fatalf("this is no node's folder: %v", err)
+	}
+	return folder
+}
+
 func (r *running) expect(code int) {
 	r.t.Helper()
 	printed, _ := io.ReadAll(r.stdout)
