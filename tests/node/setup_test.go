@@ -142,9 +142,9 @@ func start(t *testing.T, script string) *running {
 	return r
 }
 
-// noNode is why this machine cannot run a node, in run's own words: without a command it only looks.
+// noNode is why this machine cannot run a node, in run's own words.
 var noNode = sync.OnceValue(func() string {
-	out, err := exec.Command("./run").CombinedOutput()
+	out, err := exec.Command("./run", "--check").CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 77 {
 		return strings.TrimSpace(string(out))
