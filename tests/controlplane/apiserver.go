@@ -60,7 +60,9 @@ func (s *supervisor) act(ctx context.Context, word string) error {
 // afterwards.
 func (s *supervisor) stopApiserver() error {
 	s.plane.apiserver.kill()
-	s.plane.controllers.kill()
+	for _, c := range s.plane.followers() {
+		c.kill()
+	}
 	s.apiserver = stoppedServing
 	return nil
 }
@@ -80,7 +82,12 @@ func (s *supervisor) startApiserver(ctx context.Context) error {
 		return err
 	}
 	s.apiserver = serving
-	return s.start(s.plane.controllers)
+	for _, c := range s.plane.followers() {
+		if err := s.start(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pauseApiserver suspends it: connections are still accepted by the kernel, and nothing is answered.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // component is a program with its flags. process is nil while it is not meant to run.
@@ -44,6 +45,8 @@ func (c *component) start() error {
 	cmd := exec.Command(c.program, c.flags...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = filepath.Dir(c.pidFile)
+	// Ctrl-C must reach the command, not what it works with.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.process, err = spawn(cmd); err != nil {
 		c.process = nil
 		return fmt.Errorf("start %s: %w", c.name, err)

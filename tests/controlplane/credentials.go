@@ -28,13 +28,17 @@ type credentials struct {
 	tokens                  string
 	kubeconfig              string
 
-	apiserver  string // its URL
-	authority  []byte // the content of caCert
+	apiserver  string   // its URL
+	addresses  []string // where it serves
+	authority  []byte   // the content of caCert
 	adminToken string
+
+	signer *ecdsa.PrivateKey // the key in caKey
+	ca     *x509.Certificate
 }
 
-// issue writes them for an API server at a URL.
-func issue(folder, apiserver string) (*credentials, error) {
+// issue writes them for an API server at a URL, which serves at these addresses.
+func issue(folder, apiserver string, addresses []string) (*credentials, error) {
 	file := func(name string) string { return filepath.Join(folder, "credentials", name) }
 	c := &credentials{
 		caCert:            file("ca.crt"),
@@ -46,6 +50,7 @@ func issue(folder, apiserver string) (*credentials, error) {
 		adminToken:        rand.Text(),
 		kubeconfig:        filepath.Join(folder, "kubeconfig"),
 		apiserver:         apiserver,
+		addresses:         addresses,
 	}
 	if err := os.Mkdir(file(""), 0o700); err != nil {
 		return nil, err
@@ -59,22 +64,27 @@ func issue(folder, apiserver string) (*credentials, error) {
 }
 
 func (c *credentials) writeCertificates() error {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
+	var err error
+	if c.signer, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return err
 	}
-	ca := authorityCertificate()
-	if err := sign(ca, ca, caKey, caKey, c.caCert, c.caKey); err != nil {
+	c.ca = authorityCertificate()
+	if err := sign(c.ca, c.ca, c.signer, c.signer, c.caCert, c.caKey); err != nil {
 		return err
 	}
 	if c.authority, err = os.ReadFile(c.caCert); err != nil {
 		return err
 	}
+	return c.certify(servingCertificate(c.addresses), c.servingCert, c.servingKey)
+}
+
+// certify writes a certificate of our authority and a new key for it.
+func (c *credentials) certify(cert *x509.Certificate, certFile, keyFile string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	return sign(servingCertificate(), ca, key, caKey, c.servingCert, c.servingKey)
+	return sign(cert, c.ca, key, c.signer, certFile, keyFile)
 }
 
 func authorityCertificate() *x509.Certificate {
@@ -84,11 +94,19 @@ func authorityCertificate() *x509.Certificate {
 	return cert
 }
 
-func servingCertificate() *x509.Certificate {
-	cert := certificate("kube-apiserver")
+func servingCertificate(addresses []string) *x509.Certificate {
+	cert := serverCertificate("kube-apiserver", append(addresses, serviceIP))
+	cert.DNSNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+		"kubernetes.default.svc.cluster.local"}
+	return cert
+}
+
+func serverCertificate(name string, addresses []string) *x509.Certificate {
+	cert := certificate(name)
 	cert.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	cert.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(serviceIP)}
-	cert.DNSNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}
+	for _, address := range addresses {
+		cert.IPAddresses = append(cert.IPAddresses, net.ParseIP(address))
+	}
 	return cert
 }
 
@@ -128,8 +146,13 @@ func (c *credentials) writeTokens() error {
 }
 
 func (c *credentials) writeKubeconfig() error {
+	return c.writeKubeconfigFor(c.kubeconfig, "token: "+c.adminToken)
+}
+
+// writeKubeconfigFor takes what proves who the user is, as the lines of a kubeconfig.
+func (c *credentials) writeKubeconfigFor(file, proof string) error {
 	authority := base64.StdEncoding.EncodeToString(c.authority)
-	return os.WriteFile(c.kubeconfig, fmt.Appendf(nil, kubeconfig, c.apiserver, authority, c.adminToken), 0o600)
+	return os.WriteFile(file, fmt.Appendf(nil, kubeconfig, c.apiserver, authority, proof), 0o600)
 }
 
 const kubeconfig = `apiVersion: v1
@@ -142,7 +165,7 @@ clusters:
 users:
 - name: admin
   user:
-    token: %s
+    %s
 contexts:
 - name: controlplane
   context: {cluster: controlplane, user: admin}

@@ -27,6 +27,15 @@ func environment(folder string) []variable {
 	}
 }
 
+// nodeEnvironment is what a command finds beside a node.
+func nodeEnvironment(folder string) []variable {
+	return []variable{
+		{"TIDINGS_NODE", filepath.Join(folder, "node")},
+		{"TIDINGS_NODE_DISK", diskFolder(folder)},
+		{"TIDINGS_NODE_IP", nodeIP},
+	}
+}
+
 // exports is the environment as a shell reads it, with our kubectl before any other.
 func exports(folder string) string {
 	var lines strings.Builder

@@ -11,8 +11,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
@@ -21,26 +22,38 @@ func guard(folder string, o options) (int, error) {
 	// The supervisor's parent-death signal belongs to this thread.
 	runtime.LockOSThread()
 	defer os.RemoveAll(folder)
+	if o.node.wanted() {
+		defer removeCgroups(folder)
+	}
 	held, err := holdGuardFile(folder)
 	if err != nil {
 		return exitFailed, err
 	}
 	defer held.Close()
 	adoptOrphans()
+	if o.node.wanted() {
+		return watch("init", folder, o, &syscall.SysProcAttr{Cloneflags: namespaces, Setpgid: !onTerminal()})
+	}
+	// A process group of its own: Ctrl-C must reach the command, not the API server under it.
+	return watch("supervise", folder, o, &syscall.SysProcAttr{Setpgid: true})
+}
 
+// watch runs another process of ours, which is told to end when we die, and passes signals on to it. Nothing below us
+// is left when this returns.
+func watch(verb, folder string, o options, how *syscall.SysProcAttr) (int, error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, stopSignals...)
-	supervisor, err := startSupervisor(folder, o)
+	child, err := startSelf(o.pass(verb, folder), how)
 	if err != nil {
 		return exitFailed, err
 	}
 	go func() {
 		for s := range signals {
-			_ = syscall.Kill(supervisor, s.(syscall.Signal))
+			_ = syscall.Kill(child, s.(syscall.Signal))
 		}
 	}()
 
-	status := reapUntil(supervisor)
+	status := reapUntil(child)
 	sweep()
 	if status.Signaled() {
 		return exitCode(status), fmt.Errorf("the supervisor was ended by a signal: %v", status.Signal())
@@ -48,16 +61,22 @@ func guard(folder string, o options) (int, error) {
 	return status.ExitStatus(), nil
 }
 
-// startSupervisor puts it into a process group of its own: Ctrl-C must reach the command, not the API server under it.
-func startSupervisor(folder string, o options) (int, error) {
+// onTerminal tells whether the command may want to read from one, which only its foreground group can. Otherwise we and
+// process 1 are in two groups, so that one of us is left to clean up when a whole group is killed.
+func onTerminal() bool {
+	_, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+func startSelf(args []string, how *syscall.SysProcAttr) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	args := append([]string{"supervise", "--fsync=" + strconv.FormatBool(o.fsync), "--", folder}, o.args...)
 	cmd := exec.Command(self, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	how.Pdeathsig = syscall.SIGTERM
+	cmd.SysProcAttr = how
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}

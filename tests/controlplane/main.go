@@ -2,6 +2,7 @@
 //
 //	run      main -> guard -> supervise -> etcd, kube-apiserver, kube-controller-manager, and then the command
 //	up       main -> guard -> supervise -> the same without a command, in the background until `down`
+//	run --node  main -> guard -> init -> supervise -> the same and a node, in namespaces of their own
 //	apiserver                 asks the supervisor of a running one, through a socket in its folder
 //
 // The guard and the supervisor watch each other: whichever of the two is killed, the other leaves neither a process nor
@@ -12,9 +13,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 )
 
 const usage = `usage: run [--fsync] [--] COMMAND…        a control plane for the time that COMMAND runs
+       run --node PROGRAMS [--disk SIZE] [--image ARCHIVE]… [--] COMMAND…    the same with a node (see tests/node)
+       load ARCHIVE…                      gives images to the node that this is run beside
        up [--fsync]                       one in the background; prints what to evaluate in a shell
        down                               ends that one
        apiserver stop|start|pause|resume  acts on the API server of $TIDINGS_CONTROLPLANE, or of the one that is up`
@@ -29,6 +33,7 @@ const (
 // options are what a control plane is started with.
 type options struct {
 	fsync bool
+	node  nodeOptions
 	args  []string
 }
 
@@ -48,16 +53,20 @@ func dispatch(verb string, o options) (int, error) {
 	switch {
 	case verb == "run" && len(o.args) > 0:
 		return run(o)
-	case verb == "up" && len(o.args) == 0:
+	case verb == "load" && len(o.args) > 0:
+		return loadImages(o.args)
+	case verb == "up" && len(o.args) == 0 && !o.node.wanted():
 		return up(o)
 	case verb == "down" && len(o.args) == 0:
 		return down()
 	case verb == "apiserver" && len(o.args) == 1:
 		return askApiserver(o.args[0])
 	case verb == "guard" && len(o.args) == 1:
-		return guard(o.args[0], options{fsync: o.fsync})
+		return guard(o.of())
+	case verb == "init" && len(o.args) > 0:
+		return initialise(o.of())
 	case verb == "supervise" && len(o.args) > 0:
-		return supervise(o.args[0], options{fsync: o.fsync, args: o.args[1:]})
+		return supervise(o.of())
 	}
 	fmt.Fprintln(os.Stderr, usage)
 	return exitUsage, nil
@@ -68,9 +77,22 @@ func parse(args []string) options {
 	flags := flag.NewFlagSet("", flag.ExitOnError)
 	flags.Usage = func() { fmt.Fprintln(os.Stderr, usage) }
 	flags.BoolVar(&o.fsync, "fsync", false, "let etcd wait for the disk, as in production")
+	o.node.define(flags)
 	_ = flags.Parse(args)
 	o.args = flags.Args()
 	return o
+}
+
+// of splits what one of our own processes is given: the folder, and the options for what runs in it.
+func (o options) of() (folder string, rest options) {
+	folder, o.args = o.args[0], o.args[1:]
+	return folder, o
+}
+
+// pass is the arguments that hand everything to another process of ours, which calls `of`.
+func (o options) pass(verb, folder string) []string {
+	args := append([]string{verb, "--fsync=" + strconv.FormatBool(o.fsync)}, o.node.flags()...)
+	return append(append(args, "--", folder), o.args...)
 }
 
 // run gives a command a control plane of its own.

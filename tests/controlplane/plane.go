@@ -15,13 +15,15 @@ const (
 
 // plane is one control plane. The order in which its components start is etcd, API server, controllers.
 type plane struct {
+	folder                       string
 	credentials                  *credentials
 	etcdURL                      string
 	etcd, apiserver, controllers *component
+	node                         *node // nil where none is wanted
 }
 
 // newPlane reserves ports, writes credentials and decides the flags. It starts nothing.
-func newPlane(folder string, fsync bool) (*plane, error) {
+func newPlane(folder string, o options) (*plane, error) {
 	if err := linkPrograms(folder); err != nil {
 		return nil, err
 	}
@@ -34,21 +36,42 @@ func newPlane(folder string, fsync bool) (*plane, error) {
 		ports[i] = port
 	}
 	etcdURL, peerURL := fmt.Sprintf("http://127.0.0.1:%d", ports[0]), fmt.Sprintf("http://127.0.0.1:%d", ports[1])
-	keys, err := issue(folder, fmt.Sprintf("https://127.0.0.1:%d", ports[2]))
+	serve := loopback
+	if o.node.wanted() {
+		serve = onNode
+	}
+	keys, err := issue(folder, fmt.Sprintf("https://127.0.0.1:%d", ports[2]), serve.addresses)
 	if err != nil {
 		return nil, fmt.Errorf("write credentials: %w", err)
 	}
-	return &plane{
+	p := &plane{
+		folder:      folder,
 		credentials: keys,
 		etcdURL:     etcdURL,
-		etcd:        newComponent(folder, "etcd", "etcd", etcdFlags(filepath.Join(folder, "etcd"), etcdURL, peerURL, fsync)),
-		apiserver:   newComponent(folder, "apiserver", "kube-apiserver", apiserverFlags(folder, etcdURL, ports[2], keys)),
+		etcd:        newComponent(folder, "etcd", "etcd", etcdFlags(filepath.Join(folder, "etcd"), etcdURL, peerURL, o.fsync)),
+		apiserver:   newComponent(folder, "apiserver", "kube-apiserver", append(apiserverFlags(folder, etcdURL, ports[2], keys), serve.flags(folder)...)),
 		controllers: newComponent(folder, "controller-manager", "kube-controller-manager", controllerFlags(keys)),
-	}, nil
+	}
+	if o.node.wanted() {
+		p.node, err = newNode(folder, o.node, keys)
+	}
+	return p, err
 }
 
 func (p *plane) components() []*component {
-	return []*component{p.controllers, p.apiserver, p.etcd}
+	all := []*component{p.controllers, p.apiserver, p.etcd}
+	if p.node != nil {
+		all = append(p.node.components(), all...)
+	}
+	return all
+}
+
+// followers go and come with the API server. A node stays, as it does when it loses a real one.
+func (p *plane) followers() []*component {
+	if p.node != nil {
+		return []*component{p.controllers, p.node.scheduler}
+	}
+	return []*component{p.controllers}
 }
 
 func etcdFlags(data, clients, peers string, fsync bool) []string {
@@ -68,12 +91,8 @@ func etcdFlags(data, clients, peers string, fsync bool) []string {
 func apiserverFlags(folder, etcd string, port int, c *credentials) []string {
 	return []string{
 		"--etcd-servers=" + etcd,
-		"--bind-address=127.0.0.1",
-		"--advertise-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", port),
 		"--permit-port-sharing",
-		// A loopback address is refused as the endpoint of the Service "kubernetes".
-		"--endpoint-reconciler-type=none",
 		"--cert-dir=" + filepath.Join(folder, "credentials"),
 		"--tls-cert-file=" + c.servingCert,
 		"--tls-private-key-file=" + c.servingKey,
@@ -105,3 +124,32 @@ func controllerFlags(c *credentials) []string {
 		"--endpointslice-updates-batch-period=0",
 	}
 }
+
+// audience is whom the API server serves.
+type audience struct {
+	addresses []string
+	flags     func(folder string) []string
+}
+
+var loopback = audience{[]string{"127.0.0.1"}, func(string) []string {
+	return []string{
+		"--bind-address=127.0.0.1",
+		"--advertise-address=127.0.0.1",
+		// A loopback address is refused as the endpoint of the Service "kubernetes".
+		"--endpoint-reconciler-type=none",
+	}
+}}
+
+// onNode is for pods too, and for a kubelet that proves who it is, as the API server does to it.
+var onNode = audience{[]string{"127.0.0.1", nodeIP}, func(folder string) []string {
+	file := func(name string) string { return filepath.Join(folder, "credentials", name) }
+	return []string{
+		"--bind-address=0.0.0.0",
+		"--advertise-address=" + nodeIP,
+		"--enable-admission-plugins=NodeRestriction",
+		"--kubelet-certificate-authority=" + file("ca.crt"),
+		"--kubelet-client-certificate=" + file("kubelet-client.crt"),
+		"--kubelet-client-key=" + file("kubelet-client.key"),
+		"--kubelet-preferred-address-types=InternalIP",
+	}
+}}

@@ -31,16 +31,24 @@ func newClient(c *credentials) *client {
 
 // answers tells whether a GET is answered with success.
 func (c *client) answers(url string) bool {
+	return c.get(url) != nil
+}
+
+// get is the answer to a GET, or nil without success.
+func (c *client) get(url string) []byte {
 	request, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
-		return false
+		return nil
 	}
 	request.Header.Set("Authorization", "Bearer "+c.token)
 	response, err := c.http.Do(request)
 	if err != nil {
-		return false
+		return nil
 	}
 	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, response.Body)
-	return response.StatusCode == http.StatusOK
+	content, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return nil
+	}
+	return content
 }

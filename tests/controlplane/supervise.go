@@ -45,9 +45,11 @@ func (s stopped) Error() string { return "stopped by a signal: " + s.signal.Stri
 func supervise(folder string, o options) (int, error) {
 	ctx := untilStopped()
 	code, err := superviseIn(ctx, folder, o)
-	// The guard does this too, unless it was killed.
+	// The guard does this too, unless it was killed. The folder of a node holds mounts, which process 1 knows to release.
 	sweep()
-	os.RemoveAll(folder)
+	if !o.node.wanted() {
+		os.RemoveAll(folder)
+	}
 	var signalled stopped
 	if errors.As(err, &signalled) {
 		return 128 + int(signalled.signal), nil
@@ -56,7 +58,7 @@ func supervise(folder string, o options) (int, error) {
 }
 
 func superviseIn(ctx context.Context, folder string, o options) (int, error) {
-	plane, err := newPlane(folder, o.fsync)
+	plane, err := newPlane(folder, o)
 	if err != nil {
 		return exitFailed, err
 	}
@@ -90,8 +92,15 @@ func untilStopped() context.Context {
 	return ctx
 }
 
-// startAll returns when the API server is ready and the controllers have made what a namespace needs.
+// startAll returns when the API server is ready, the controllers have made what a namespace needs, and so is the node,
+// where there is one.
 func (s *supervisor) startAll(ctx context.Context) error {
+	if s.plane.node != nil {
+		say("waiting for the control plane")
+		if err := s.start(s.plane.node.containerd); err != nil {
+			return err
+		}
+	}
 	if err := s.start(s.plane.etcd); err != nil {
 		return err
 	}
@@ -106,6 +115,11 @@ func (s *supervisor) startAll(ctx context.Context) error {
 	}
 	if err := s.start(s.plane.controllers); err != nil {
 		return err
+	}
+	if s.plane.node != nil {
+		if err := s.startNode(ctx); err != nil {
+			return err
+		}
 	}
 	account := s.plane.credentials.apiserver + "/api/v1/namespaces/default/serviceaccounts/default"
 	return s.wait(ctx, account, s.plane.controllers)
@@ -125,10 +139,15 @@ func (s *supervisor) start(c *component) error {
 
 // wait asks a component until it answers.
 func (s *supervisor) wait(ctx context.Context, url string, c *component) error {
+	return s.waitUntil(ctx, c, func() bool { return s.client.answers(url) })
+}
+
+// waitUntil asks for something that a component has to bring about.
+func (s *supervisor) waitUntil(ctx context.Context, c *component, done func() bool) error {
 	ticks := time.NewTicker(50 * time.Millisecond)
 	defer ticks.Stop()
 	late := time.After(patience)
-	for !s.client.answers(url) {
+	for !done() {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -154,19 +173,26 @@ func (s *supervisor) killAll() {
 	}
 }
 
-// startCommand puts it into the caller's process group, so that the caller's terminal is its terminal.
+// startCommand puts it into the caller's process group, so that the caller's terminal is its terminal. Beside a node we
+// are in the right one ourselves.
 func (s *supervisor) startCommand(folder string, args []string) error {
 	callers, err := syscall.Getpgid(os.Getppid())
 	if err != nil {
 		return err
 	}
-	for _, v := range environment(folder) {
+	variables := environment(folder)
+	if s.plane.node != nil {
+		variables = append(variables, nodeEnvironment(folder)...)
+	}
+	for _, v := range variables {
 		os.Setenv(v.name, v.value)
 	}
 	os.Setenv("PATH", programFolder(folder)+":"+os.Getenv("PATH"))
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: callers}
+	if s.plane.node == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: callers}
+	}
 	s.command, err = spawn(cmd)
 	return err
 }

@@ -70,7 +70,7 @@ func startUp(o options) (string, error) {
 	if err := os.Symlink(folder, inCache("up")); err != nil {
 		return "", err
 	}
-	cmd := exec.Command(self, "guard", "--fsync="+strconv.FormatBool(o.fsync), "--", folder)
+	cmd := exec.Command(self, o.pass("guard", folder)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -1,10 +1,11 @@
-// Components is the control plane's programs in one binary: etcd, the API server, the controller manager and kubectl,
+// Components is the programs of a control plane and of a node in one binary, from etcd to the kubelet, and kubectl,
 // chosen by the name that it is called by (a link) or by its first argument.
 //
 // It only picks the program: every flag is that program's own, so that a released binary can stand in for each of them.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,13 +18,19 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-// programs maps a name to a program, which reads os.Args and never returns. For a node, add kube-scheduler and kubelet.
+// programs maps a name to a program, which reads os.Args and never returns.
 var programs = map[string]func(){
 	"etcd":                    func() { etcdmain.Main(os.Args) },
 	"kube-apiserver":          func() { os.Exit(cli.Run(apiserver.NewAPIServerCommand())) },
 	"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewControllerManagerCommand())) },
+	"kube-scheduler":          func() { os.Exit(cli.Run(scheduler.NewSchedulerCommand())) },
+	"kube-proxy":              func() { os.Exit(cli.Run(proxy.NewProxyCommand())) },
+	"kubelet":                 func() { os.Exit(cli.Run(kubelet.NewKubeletCommand(context.Background()))) },
 	"kubectl":                 runKubectl,
 }
 
@@ -37,7 +44,7 @@ func main() {
 			run()
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: components etcd|kube-apiserver|kube-controller-manager|kubectl ARGUMENT…")
+	fmt.Fprintln(os.Stderr, "usage: components PROGRAM ARGUMENT…")
 	os.Exit(2)
 }
 
