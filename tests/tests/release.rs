@@ -116,7 +116,14 @@ fn a_release_holds_each_program_with_its_sum_and_the_plugin_where_krew_looks() {
     let (_, listed) = output(Command::new("tar").arg("-tzvf").arg(out.join(plugin)));
     let entries: Vec<_> =
         listed.lines().map(|line| (&line[..10], line.rsplit(' ').next().unwrap())).collect();
-    assert_eq!(entries, [("-rw-r--r--", "LICENSE"), ("-rwxr-xr-x", "kubectl-tidings")]);
+    let licences = [("-rw-r--r--", "LICENSE"), ("-rw-r--r--", "THIRD-PARTY-LICENSES")];
+    assert_eq!((&entries[..2], &entries[2..]), (&licences[..], &[("-rwxr-xr-x", "kubectl-tidings")][..]));
+    let (_, notices) =
+        output(Command::new("tar").arg("-xzOf").arg(out.join(plugin)).arg("THIRD-PARTY-LICENSES"));
+    for expected in ["\nrustls 0.", "\ntokio 1.", "GNU LESSER GENERAL PUBLIC LICENSE", "SQLite"] {
+        assert!(notices.contains(expected), "{expected}");
+    }
+    assert!(!notices.contains("\nproptest "), "what is for tests alone is in no program");
     let krew = std::fs::read_to_string(out.join("tidings.yaml")).unwrap();
     let sums = std::fs::read_to_string(out.join("SHA256SUMS")).unwrap();
     let sum = sums.lines().find_map(|line| line.strip_suffix(&format!("  {plugin}"))).unwrap();
