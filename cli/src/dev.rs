@@ -21,8 +21,8 @@ use clap::{Args, ValueEnum};
 use tidings_plan::ObjectName;
 use tidings_sidecar::sidecar::{Applier, Options, Sidecar, SidecarError};
 use tidings_store::Settings;
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::signals::ended;
 use crate::{FAILED, USAGE};
 use follow::Manifests;
 use rows::Row;
@@ -130,7 +130,7 @@ async fn follow_files(arguments: Arguments) -> Result<(), DevError> {
     let sidecar = Sidecar::start(options(&arguments, data_dir)).await?;
     let mut session = Session::start(&sidecar, manifests, Screen::new(arguments.output)).await;
     let showing = tokio::spawn(async move { session.show().await });
-    let result = sidecar.run(ended()).await;
+    let result = sidecar.run(ended()?).await;
     showing.abort();
     Ok(result?)
 }
@@ -142,19 +142,6 @@ fn options(arguments: &Arguments, data_dir: PathBuf) -> Options {
         max_body_bytes: arguments.max_body_bytes,
         store: Settings { dir: data_dir, ..Settings::default() },
         ..Options::default()
-    }
-}
-
-/// Resolves at SIGTERM or SIGINT.
-async fn ended() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
 

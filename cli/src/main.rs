@@ -2,9 +2,11 @@
 //! the cluster asked what became of its deliveries. Under the name `kubectl-tidings` it is kubectl's plugin.
 
 mod cluster;
+mod demo;
 mod dev;
 mod lint;
 mod moment;
+mod signals;
 mod table;
 mod verify;
 
@@ -42,6 +44,7 @@ enum Command {
     Replay(cluster::replay::Arguments),
     Test(cluster::test_event::Arguments),
     Doctor(cluster::doctor::Arguments),
+    Demo(demo::Arguments),
     /// Prints the completions for a shell: `source <(tidings completions bash)`.
     Completions {
         /// Which shell.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => cluster::replay::run(&arguments),
         Command::Test(arguments) => cluster::test_event::run(&arguments),
         Command::Doctor(arguments) => cluster::doctor::run(&arguments),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidings", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -69,8 +69,9 @@ impl Client {
         }
         let head = head.to_ascii_lowercase();
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        let length =
-            head.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        // RFC 9110, section 8.6: an answer 204 has no length, since it has no body.
+        let length = if status == 204 { 0 } else { length?.trim().parse().ok()? };
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await.ok()?;
         Some(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })

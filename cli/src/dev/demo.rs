@@ -3,22 +3,27 @@
 //! The services are real servers on loopback that verify each delivery with the official Standard
 //! Webhooks library; the events are those that a real Logto sent.
 
-mod events;
 mod service;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tidings_sidecar::sidecar::Sidecar;
+use tidings_signature::SigningKey;
 
 use super::follow::Manifests;
 use super::screen::Screen;
-use super::{Arguments, DevError, Session, ended, options};
-use events::AuthServer;
+use super::{Arguments, DevError, Session, options};
+use crate::demo::events::{SIGN_IN, VARIED, with_time_of_now};
+use crate::demo::sender::{Sender, events_url};
+use crate::signals::ended;
 use service::{Service, Took};
 
 /// The tour's manifests, as users would write them; ports are filled in.
 const MANIFESTS: &str = include_str!("../../../examples/demo/manifests.yaml");
+
+/// The key of the hook, as in the manifests.
+const HOOK_KEY: &str = "demo-key-of-the-hook-in-logto";
 
 const MAIL_KEY: &str = "whsec_ZGVtby1rZXktb2YtdGhlLXdlbGNvbWUtbWFpbA==";
 const SYNC_KEY: &str = "whsec_ZGVtby1rZXktb2YtdGhlLWRhdGEtc3luYy1zZXJ2aWNl";
@@ -45,7 +50,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), DevError> {
     let data_dir = arguments.data_dir.clone().unwrap_or_else(|| folder.path().join("data"));
     let (sidecar, manifests) = start(&arguments, data_dir, manifests).await?;
     let session = Session::start(&sidecar, manifests, Screen::new(arguments.output)).await;
-    let auth_server = AuthServer::new(sidecar.events_address());
+    let auth_server = auth_server(&sidecar).map_err(DevError::Demo)?;
     let tour = Tour { session, auth_server, sync, took };
     if arguments.once {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -56,7 +61,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), DevError> {
         return result;
     }
     let touring = tokio::spawn(tour.run());
-    let result = sidecar.run(ended()).await;
+    let result = sidecar.run(ended()?).await;
     touring.abort();
     Ok(result?)
 }
@@ -70,9 +75,14 @@ async fn start(
     Ok((Sidecar::start(options(arguments, data_dir)).await?, manifests))
 }
 
+fn auth_server(sidecar: &Sidecar) -> Result<Sender, String> {
+    let key = SigningKey::new(HOOK_KEY).map_err(|error| error.to_string())?;
+    Ok(Sender::new(events_url(&format!("http://{}/events", sidecar.events_address()))?, Some(key)))
+}
+
 struct Tour {
     session: Session,
-    auth_server: AuthServer,
+    auth_server: Sender,
     sync: Service,
     took: tokio::sync::mpsc::UnboundedReceiver<Took>,
 }
@@ -96,7 +106,7 @@ impl Tour {
         }
         for number in 0_usize.. {
             self.fail_or_recover(number % ROUND);
-            if let Err(error) = self.auth_server.send_next(number).await {
+            if let Err(error) = self.send(VARIED[number % VARIED.len()]).await {
                 self.session.screen.remark(&error);
             }
             let until = Instant::now() + TRICKLE;
@@ -111,7 +121,7 @@ impl Tour {
     async fn picture(&mut self) -> Result<(), DevError> {
         self.session.refresh();
         self.session.screen.remark("-> Logto sends PostSignIn, once, and forgets it");
-        self.auth_server.send_sign_in().await.map_err(DevError::Demo)?;
+        self.send(SIGN_IN).await.map_err(DevError::Demo)?;
         let mut verified = std::collections::BTreeSet::new();
         while verified.len() < 2 {
             let took = tokio::time::timeout(PATIENCE, self.took.recv()).await;
@@ -134,6 +144,14 @@ impl Tour {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+
+    async fn send(&self, body: &str) -> Result<(), String> {
+        let answer = self.auth_server.send(with_time_of_now(body)).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        Err(format!("the event was refused: {} {}", answer.status, answer.body))
     }
 
     fn fail_or_recover(&mut self, at: usize) {

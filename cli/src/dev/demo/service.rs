@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use standardwebhooks::Webhook;
+use tidings_sidecar::serve::{Limits, serve};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+use crate::demo::delivery::Delivery;
 
 /// A service at work.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub(super) struct Service {
     port: u16,
     fails: Arc<AtomicBool>,
     told: UnboundedSender<Took>,
+    /// It serves as long as this is there.
+    stop: watch::Sender<bool>,
 }
 
 /// One delivery that a service took, or refused.
@@ -58,8 +61,12 @@ impl Service {
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let service = Self { name, key, port, fails: Arc::default(), told };
-        tokio::spawn(service.clone().serve(listener));
+        let service = Self { name, key, port, fails: Arc::default(), told, stop: watch::Sender::new(false) };
+        let (answering, stop) = (service.clone(), service.stop.subscribe());
+        tokio::spawn(serve(listener, Limits::ADMIN, stop, move |request| {
+            let service = answering.clone();
+            async move { service.answer(request).await }
+        }));
         Ok(service)
     }
 
@@ -72,37 +79,21 @@ impl Service {
         self.fails.store(fails, Ordering::Relaxed);
     }
 
-    async fn serve(self, listener: TcpListener) {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = self.clone();
-            tokio::spawn(async move {
-                let answer = service_fn(|request| service.answer(request));
-                // Its errors are the client's, which goes away at the end.
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), answer)
-                    .await;
-            });
-        }
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let verified =
-            Webhook::new(self.key).is_ok_and(|webhook| webhook.verify(&body, &head.headers).is_ok());
-        let status = match (verified, self.fails.load(Ordering::Relaxed)) {
-            (false, _) => 401,
-            (true, true) => 503,
-            (true, false) => 200,
-        };
-        let event = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
-        let event = event["event"].as_str().unwrap_or("?").to_owned();
-        let id =
-            head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-        // Without the tour nobody listens any more.
-        let _ = self.told.send(Took { service: self.name, event, verified, status, id });
         let mut response = Response::new(Full::default());
-        *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
-        Ok(response)
+        // A body that breaks off is no delivery, and nobody waits for its answer.
+        let Ok(body) = body.collect().await else { return response };
+        let Delivery { verified, event, webhook_id: id, .. } =
+            Delivery::read(self.key, &head.headers, &body.to_bytes());
+        let status = match (verified, self.fails.load(Ordering::Relaxed)) {
+            (false, _) => StatusCode::UNAUTHORIZED,
+            (true, true) => StatusCode::SERVICE_UNAVAILABLE,
+            (true, false) => StatusCode::OK,
+        };
+        // Without the tour nobody listens any more.
+        let _ = self.told.send(Took { service: self.name, event, verified, status: status.as_u16(), id });
+        *response.status_mut() = status;
+        response
     }
 }
