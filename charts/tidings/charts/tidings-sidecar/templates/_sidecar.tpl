@@ -13,7 +13,7 @@ The container is the same for every pod: which AuthServer it is for stands in th
 {{- $kept := or $values.volume.persistent $values.volume.claimName -}}
 name: tidings
 image: {{ include "tidings.sidecar.image" . }}
-imagePullPolicy: {{ $values.image.pullPolicy }}
+imagePullPolicy: {{ $values.image.pullPolicy | default "IfNotPresent" }}
 # With it an init container is a sidecar: it starts before the containers and ends after them (Kubernetes 1.29).
 restartPolicy: Always
 env:
@@ -75,18 +75,27 @@ securityContext:
 volumeMounts:
   - name: tidings-data
     mountPath: /var/lib/tidings
+  - name: tidings-token
+    mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+    readOnly: true
 {{- end -}}
 
-{{- /* Its volume. A StatefulSet with a claim template tidings-data needs none. */ -}}
-{{- define "tidings.sidecar.volume" -}}
-name: tidings-data
-{{- if .Values.volume.claimName }}
-persistentVolumeClaim:
-  claimName: {{ .Values.volume.claimName }}
-{{- else }}
-emptyDir:
-  sizeLimit: {{ .Values.volume.sizeLimit }}
-{{- end }}
+{{- /* Its volumes: items for the pod's list. */ -}}
+{{- define "tidings.sidecar.volumes" -}}
+{{- if .Values.volume.claimName -}}
+- name: tidings-data
+  persistentVolumeClaim: {claimName: {{ .Values.volume.claimName }}}
+{{ else if not .Values.volume.persistent -}}
+- name: tidings-data
+  emptyDir: {sizeLimit: {{ .Values.volume.sizeLimit }}}
+{{ end -}}
+# The ServiceAccount's token, for the sidecar alone: with automountServiceAccountToken: false the auth server has none.
+- name: tidings-token
+  projected:
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3607}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
 {{- end -}}
 
 {{- define "tidings.sidecar.image" -}}
