@@ -63,6 +63,8 @@ livenessProbe:
   timeoutSeconds: 5
   failureThreshold: 3
 # No readinessProbe: a full disk in the sidecar must not take sign-ins out of service.
+# What it said last stands in the pod's status when it ended badly.
+terminationMessagePolicy: FallbackToLogsOnError
 resources: {{- toYaml $values.resources | nindent 2 }}
 securityContext:
   allowPrivilegeEscalation: false
