@@ -2,9 +2,9 @@
 //! sidecars write; group `tidings.dev`, version `v1alpha1`.
 //!
 //! The types are the source; the YAML in this folder, the chart `tidings-crds` and the JSON Schemas are
-//! generated from them by `cargo run -p tidings-crds --example generate`, and a test fails when one is stale. Every list and
-//! string is bounded, so that the cost of each CEL rule is too. What a rule says here is said once: the
-//! API server runs it, and `tidings lint` runs the very same one.
+//! generated from them by `cargo run -p tidings-crds --example generate`, and a test fails when one is stale.
+//! Every list and string is bounded, so that the cost of each CEL rule is too. What a rule says here is said
+//! once: the API server runs it, and `tidings lint` runs the very same one.
 
 mod auth_server;
 mod files;
