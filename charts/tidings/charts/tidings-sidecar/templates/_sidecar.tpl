@@ -36,7 +36,7 @@ env:
   - name: TIDINGS_MIN_FREE_BYTES
     value: {{ $values.minFreeBytes | quote }}
   - name: TIDINGS_LOG
-    value: {{ $values.log }}
+    value: {{ $values.logLevel | quote }}
 {{- with $values.env }}
   {{- toYaml . | nindent 2 }}
 {{- end }}
