@@ -22,6 +22,9 @@ use tokio::sync::OnceCell;
 /// The namespaces that the tests' policy leaves out have this label.
 const LEFT_OUT: &str = "sidecars=none";
 
+/// One policy serves all tests.
+static POLICY: OnceCell<()> = OnceCell::const_new();
+
 /// A namespace of the test's own, and the policy.
 struct Place {
     plane: ControlPlane,
@@ -38,7 +41,6 @@ impl Place {
         // Without it the server takes no pod.
         until("the namespace has its ServiceAccount", async || accounts.get("default").await.ok()).await;
         let place = Self { plane, namespace };
-        static POLICY: OnceCell<()> = OnceCell::const_new();
         POLICY.get_or_init(|| place.install()).await;
         place
     }
@@ -246,6 +248,25 @@ async fn an_empty_dir_that_the_pod_brings_goes_with_the_pod_too() {
     let pod = place.create(pod).await;
     assert_eq!(names(&pod["spec"]["volumes"]), ["tidings-data", "tidings-token"]);
     assert_eq!(variable(&pod["spec"], "TIDINGS_DRAIN_UNTIL"), Some("delivered"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_values_are_the_server_takes_the_policy() {
+    let _place = Place::new().await;
+    let key = json!({"secretKeyRef": {"name": "proxy", "key": "url", "optional": true}});
+    let env = json!([{"name": "HTTPS_PROXY", "valueFrom": key}, {"name": "QUOTED", "value": "\"it's\\\n"}]);
+    let resources =
+        json!({"limits": {"cpu": 0.5, "ephemeral-storage": "2Gi"}, "requests": {"cpu": 1, "memory": "1Gi"}});
+    let values = [format!("sidecar.env={env}"), format!("sidecar.resources={resources}")];
+    let [env, resources] = values.each_ref().map(String::as_str);
+    let show = ["--show-only", "templates/injection.yaml", "--set", "injection.enabled=true"];
+    let policy = charts::template(&[&show[..], &["--set-json", env, "--set-json", resources]].concat());
+    let (objects, _) = defaulted(&["--force-conflicts", "-f", "-"], &policy);
+    let expression = objects[0]["spec"]["mutations"][0]["jsonPatch"]["expression"].as_str().unwrap();
+    assert!(
+        expression.contains("HTTPS_PROXY") && expression.contains("limits: {\"cpu\": \"0.5\""),
+        "{expression}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 {{- /*
 A part of a pod as a CEL literal: a dict with its `value`, and the `path` of its type below Object, as in
 `.spec.initContainers`. CEL's own maps hold values of one type; these types hold what the pod's part of that path holds.
+The only maps are those of quantities, which may be written as numbers.
 Whole numbers come from YAML as floats. A container's fields and a list's parts stand on lines of their own.
 */ -}}
 {{- define "tidings.cel" -}}
@@ -9,6 +10,7 @@ Whole numbers come from YAML as floats. A container's fields and a list's parts 
 {{- $isMap := has (base (replace "." "/" $path)) (list "limits" "requests") -}}
 {{- $fields := list -}}
 {{- range $key, $value := .value -}}
+{{- if $isMap }}{{ $value = toString $value }}{{ end -}}
 {{- $field := include "tidings.cel" (dict "value" $value "path" (print $path "." $key)) -}}
 {{- $fields = append $fields (printf "%s: %s" ($isMap | ternary (toJson $key) $key) $field) -}}
 {{- end -}}
