@@ -1,6 +1,6 @@
 //! A definition's schema as JSON Schema, for editors and `kubeconform`.
 //!
-//! In: the OpenAPI schema of the definition. Out: the same in JSON Schema's words: what Kubernetes prunes is
+//! In: the `OpenAPI` schema of the definition. Out: the same in JSON Schema's words: what Kubernetes prunes is
 //! refused, since a field that is dropped in silence is a mistake of its writer. CEL rules have no counterpart
 //! and are left to the API server and `tidings lint`.
 

@@ -1,0 +1,48 @@
+//! The API server takes everything that the examples render, and what stands in config/, as it would on
+//! installation; `PodMonitor` and `PrometheusRule` too, by the Prometheus Operator's own definitions.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tidings_tests::charts::{SYSTEM, examples, objects, template, tool};
+use tidings_tests::cluster::{ControlPlane, kubectl, try_apply_with};
+
+/// Makes every namespace that is named, and the definitions of the Prometheus Operator.
+async fn furnish(manifests: &[Value]) {
+    let named = manifests.iter().filter_map(|object| object["metadata"]["namespace"].as_str());
+    let named: BTreeSet<_> = named.chain([SYSTEM]).collect();
+    let namespace =
+        |name: &str| serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let all: Vec<_> = named.into_iter().map(|name| namespace(name).to_string()).collect();
+    let (worked, said) = try_apply_with(&["--server-side"], &all.join("\n---\n")).await;
+    assert!(worked, "{said}");
+    let definitions = tool("monitoring");
+    kubectl(&["apply", "--server-side", "-f", definitions.to_str().unwrap()]).await;
+    kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", definitions.to_str().unwrap()])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_every_example_without_a_warning() {
+    let _plane = ControlPlane::shared().await;
+    for example in examples() {
+        let text = template(&["-f", &example]);
+        furnish(&objects(&text)).await;
+        let (worked, said) =
+            try_apply_with(&["--server-side", "--dry-run=server", "--validate=strict"], &text).await;
+        assert!(worked && !said.contains("Warning"), "{example}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_what_kustomize_makes_of_config() {
+    let _plane = ControlPlane::shared().await;
+    for folder in ["config/default", "config/sidecar"] {
+        let folder = tidings_tests::process::in_workspace(folder);
+        let text = kubectl(&["kustomize", folder.to_str().unwrap()]).await;
+        furnish(&objects(&text)).await;
+        let options = ["--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts"];
+        let (worked, said) = try_apply_with(&options, &text).await;
+        assert!(worked && !said.contains("Warning"), "{}: {said}", folder.display());
+    }
+}
