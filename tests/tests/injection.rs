@@ -1,7 +1,7 @@
 //! The ways to the sidecar on a real API server: the policy, the kustomize components, the named templates.
 //!
 //! ```text
-//! tests/controlplane/run -- cargo test -p tidings-tests --features cluster --test injection
+//! tests/controlplane/run -- cargo test -p tidings-tests --features controlplane --test injection
 //! ```
 //!
 //! The server has no node: what is asserted is the pod as the server stored it.
