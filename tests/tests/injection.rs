@@ -391,6 +391,10 @@ async fn the_quick_start_s_pods_are_made_in_namespaces_that_enforce_the_restrict
         let spec = serde_json::to_value(pod.spec.unwrap()).unwrap();
         assert_eq!(names(&spec["initContainers"]).len() + names(&spec["containers"]).len(), count, "{name}");
     }
+    // Other suites on this server shall not find them.
+    let [auth, shop] = ["auth", "shop"].map(|file| in_workspace(&format!("examples/quickstart/{file}.yaml")));
+    let files = ["-f", auth.to_str().unwrap(), "-f", shop.to_str().unwrap()];
+    kubectl(&[&["delete", "--wait=false"], &files[..]].concat()).await;
 }
 
 #[test]
