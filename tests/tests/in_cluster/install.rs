@@ -41,18 +41,10 @@ async fn definitions_and_webhooks_outlive_their_releases() {
 
     helm_works(&["uninstall", "tidings", "-n", SYSTEM]);
     helm_works(&["uninstall", "tidings-crds"]);
-    let (there, _) = try_kubectl(&["get", "deployment/tidings-operator", "-n", SYSTEM]).await;
-    assert!(!there, "the operator is left");
-    let left = kubectl(&[
-        "get",
-        "clusterroles,clusterrolebindings",
-        "-l",
-        "app.kubernetes.io/instance=tidings",
-        "-o",
-        "name",
-    ])
-    .await;
-    assert_eq!(left, "");
+    for gone in ["deployment", "role", "clusterrole", "clusterrolebinding", "serviceaccount"] {
+        let (there, said) = try_kubectl(&["get", gone, "tidings-operator", "-n", SYSTEM]).await;
+        assert!(!there, "left: {said}");
+    }
     kubectl(&["get", "crd/webhooks.tidings.dev", "crd/authservers.tidings.dev"]).await;
     kubectl(&["get", "webhook/kept", "-n", "default"]).await;
     kubectl(&["delete", "webhook/kept", "-n", "default"]).await;
