@@ -63,6 +63,13 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_place() {
 }
 
 #[test]
+fn an_auth_server_that_stands_there_twice_is_refused() {
+    let set = [0, 1].map(|at| format!("authServers[{at}].namespace=auth,authServers[{at}].name=logto"));
+    let said = refusal(&set.join(","));
+    assert!(said.contains("auth/logto stands there twice"), "{said}");
+}
+
+#[test]
 fn an_auth_server_that_the_operator_would_not_see_is_refused() {
     let said = refusal("watch.namespaces={shop},authServers[0].namespace=auth,authServers[0].name=logto");
     assert!(
