@@ -49,3 +49,28 @@ async fn the_api_server_takes_what_kustomize_makes_of_config() {
         would_be_taken(folder, &kubectl(&["kustomize", path.to_str().unwrap()]).await).await;
     }
 }
+
+/// The pod that the Deployment would make, as this namespace's admission judges it.
+async fn admitted(namespace: &str, pod: &Value) -> (bool, String) {
+    let metadata = serde_json::json!({"name": "operator", "namespace": namespace});
+    let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod});
+    try_apply_with(&["--dry-run=server"], &pod.to_string()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_pod_is_admitted_where_the_restricted_standard_is_enforced() {
+    let plane = ControlPlane::shared().await;
+    let namespace = plane.namespace("restricted").await;
+    kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce=restricted"]).await;
+    kubectl(&["create", "serviceaccount", "tidings-operator", "-n", &namespace]).await;
+    for example in examples() {
+        let objects = objects(&template(&["-f", &example]));
+        let operator = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let mut pod = operator["spec"]["template"]["spec"].clone();
+        let (taken, said) = admitted(&namespace, &pod).await;
+        assert!(taken, "{example}: {said}");
+        pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = true.into();
+        let (taken, said) = admitted(&namespace, &pod).await;
+        assert!(!taken && said.contains("violates PodSecurity"), "{example}: {said}");
+    }
+}
