@@ -1,12 +1,14 @@
 //! The objects: `Webhook`, `AuthServer` and `WebhookReplay`, which users apply, and `DeliveryReport`, which
 //! sidecars write; group `tidings.dev`, version `v1alpha1`.
 //!
-//! The types are the source; the YAML beside this folder is generated from them by
-//! `cargo run -p tidings-crds --example generate`, and a test fails when it is stale. Every list and
-//! string is bounded, so that the cost of each CEL rule is too. What a rule says here is said once: the
-//! API server runs it, and `tidings lint` runs the very same one.
+//! The types are the source; the YAML in this folder, the chart `tidings-crds` and the JSON Schemas are
+//! generated from them by `cargo run -p tidings-crds --example generate`, and a test fails when one is stale.
+//! Every list and string is bounded, so that the cost of each CEL rule is too. What a rule says here is said
+//! once: the API server runs it, and `tidings lint` runs the very same one.
 
 mod auth_server;
+mod files;
+mod json_schema;
 mod replay;
 mod report;
 mod status;
@@ -21,6 +23,7 @@ pub use auth_server::{
     AllowedNamespaces, AuthServer, AuthServerSpec, AuthServerStatus, Defaults, EgressSpec, From,
     GenericEvents, IngestSpec, LabelExpression, LogtoSpec, Operator, Provider, Selector,
 };
+pub use files::files;
 pub use replay::{ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};
 pub use report::{
     CircuitState, DeliveryReport, DeliveryReportSpec, LocalRef, REPORTED_WEBHOOKS, RejectedWebhook,

@@ -46,12 +46,15 @@ pub struct Arguments {
     /// How long events are kept, in seconds.
     #[arg(long, default_value_t = 7 * 24 * 3600, value_name = "SECONDS")]
     max_age_seconds: u64,
-    /// How many bytes of events are kept.
-    #[arg(long, default_value_t = 4 << 30, value_name = "BYTES")]
+    /// How many bytes of events are kept, as in 512Mi; beyond, the oldest go, delivered or not.
+    #[arg(long, default_value = "4Gi", value_name = "BYTES", env = "TIDINGS_MAX_BYTES", value_parser = bytes)]
     max_bytes: u64,
     /// Under this much free space events are refused with 503, before the disk is full.
-    #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
+    #[arg(long, default_value = "64Mi", value_name = "BYTES", env = "TIDINGS_MIN_FREE_BYTES", value_parser = bytes)]
     min_free_bytes: u64,
+    /// How large the data folder may become: the sizeLimit of its emptyDir, which the disk does not tell.
+    #[arg(long, value_name = "BYTES", env = "TIDINGS_DATA_SIZE_LIMIT", value_parser = bytes)]
+    data_size_limit: Option<u64>,
     /// What is waited for at the end: attempts under way, since what waits is on the volume; or that
     /// everything is delivered, since the volume goes with the pod.
     #[arg(long, value_enum, default_value_t, env = "TIDINGS_DRAIN_UNTIL")]
@@ -137,6 +140,7 @@ impl From<Arguments> for Options {
             max_age_seconds,
             max_bytes,
             min_free_bytes,
+            data_size_limit,
             drain_until,
             drain_seconds,
             accept_data_loss,
@@ -150,6 +154,7 @@ impl From<Arguments> for Options {
                 max_age,
                 max_bytes,
                 min_free_bytes,
+                size_limit: data_size_limit,
                 accept_data_loss,
                 ..Settings::default()
             },
@@ -166,6 +171,21 @@ impl From<Arguments> for Options {
 
 fn object_name(text: &str) -> Result<ObjectName, String> {
     ObjectName::parse(text).ok_or_else(|| "write it as NAMESPACE/NAME".to_owned())
+}
+
+/// A number of bytes, also as a Kubernetes quantity with a binary suffix.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "Ki" => 10,
+        "Mi" => 20,
+        "Gi" => 30,
+        "Ti" => 40,
+        _ => return Err("write a number of bytes, or one with Ki, Mi, Gi or Ti".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|error| format!("{error}"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is too many".to_owned())
 }
 
 /// The host's name, which in a pod is the pod's.
@@ -207,5 +227,15 @@ mod tests {
         };
         assert_eq!(pod("auth"), Pod { name: "logto-0".to_owned(), uid: Some("u1".to_owned()) });
         assert_eq!(pod("other"), Pod { name: "logto-0".to_owned(), uid: None });
+    }
+
+    #[test]
+    fn sizes_are_written_as_in_a_pod() {
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("64Mi"), Ok(64 << 20));
+        assert_eq!(bytes("2Gi"), Ok(2 << 30));
+        for wrong in ["", "Gi", "2G", "1.5Gi", "-1", "20000000Ti"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
     }
 }

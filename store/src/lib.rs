@@ -17,7 +17,8 @@
 //! 4. **Save.** One [`Changes`] is applied whole or not at all. It need not be durable at return; a
 //!    crash may take back the latest ones, in order, never an earlier one without the later.
 //! 5. **Refuse before full.** Under [`Settings::min_free_bytes`] of free space appends are refused
-//!    with [`AppendError::NoSpace`]; they are taken again when space is back. Saves go on.
+//!    with [`AppendError::NoSpace`]; they are taken again when space is back. Saves go on. Free is what
+//!    the file system has, and no more than [`Settings::size_limit`] leaves.
 //! 6. **End.** Any other write error is final: the store takes nothing more ([`StoreError::Failed`]),
 //!    [`Store::failed`] resolves, and the process must end. What was acknowledged stays.
 //! 7. **Retention.** Events older than [`Settings::max_age`], and the oldest ones beyond
@@ -170,6 +171,9 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Under this much free space appends are refused.
     pub min_free_bytes: u64,
+    /// How large the data folder may become, where the file system does not tell it: the kubelet evicts a
+    /// pod whose emptyDir is larger than its `sizeLimit`, however much the disk below has free.
+    pub size_limit: Option<u64>,
     /// How long an event that is sent again is known.
     pub dedupe_window: Duration,
     /// Open although the log ends before the last acknowledged event.
@@ -332,6 +336,7 @@ impl Default for Settings {
             max_age: Duration::from_hours(168),
             max_bytes: 4 << 30,
             min_free_bytes: 64 << 20,
+            size_limit: None,
             dedupe_window: Duration::from_mins(5),
             accept_data_loss: false,
         }

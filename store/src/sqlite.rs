@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) head: AtomicU64,
     pub(crate) oldest: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
+    // What the database file has of its own for new events, as the writer last looked.
+    pub(crate) reusable_bytes: AtomicU64,
     pub(crate) tail: Mutex<Tail>,
     pub(crate) failed: watch::Sender<Option<StoreError>>,
 }
@@ -58,11 +61,25 @@ pub(crate) struct Shared {
 impl Shared {
     /// Looks at the free space. Where the system does not tell, the space counts as free: the write
     /// itself will tell.
-    pub(crate) fn look_at_space(&self, dir: &Path) {
-        let free =
+    pub(crate) fn look_at_space(&self, settings: &Settings) {
+        let Settings { dir, size_limit, .. } = settings;
+        let on_disk =
             rustix::fs::statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        self.free_bytes.store(free, Ordering::Relaxed);
+        let left = size_limit.map_or(u64::MAX, |limit| {
+            let reusable = self.reusable_bytes.load(Ordering::Relaxed);
+            limit.saturating_sub(size_of_files(dir)).saturating_add(reusable)
+        });
+        self.free_bytes.store(on_disk.min(left), Ordering::Relaxed);
     }
+}
+
+/// What the files of the folder take on the disk, as the kubelet counts it. A file that goes meanwhile takes nothing.
+fn size_of_files(dir: &Path) -> u64 {
+    let sizes = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| {
+        const BLOCK: u64 = 512;
+        entry.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(BLOCK))
+    });
+    sizes.sum()
 }
 
 // === impl SqliteStore ===
@@ -89,10 +106,11 @@ impl SqliteStore {
             head: AtomicU64::new(head.0),
             oldest: AtomicU64::new(found.oldest.0),
             free_bytes: AtomicU64::new(u64::MAX),
+            reusable_bytes: AtomicU64::new(writer::reusable_bytes(&db)),
             tail: Mutex::default(),
             failed: watch::Sender::new(None),
         });
-        shared.look_at_space(&dir);
+        shared.look_at_space(&settings);
         let (announce, events) = mpsc::channel(SUBSCRIPTION_BOUND);
         let (commands, asked) = std::sync::mpsc::channel();
         let writer = Writer {
@@ -284,7 +302,7 @@ impl Store for SqliteStore {
         if let Some(error) = self.shared.failed.borrow().clone() {
             return Err(error.into());
         }
-        self.shared.look_at_space(&self.settings.dir);
+        self.shared.look_at_space(&self.settings);
         let (free_bytes, min_free_bytes) = (self.free_bytes(), self.settings.min_free_bytes);
         if free_bytes < min_free_bytes {
             return Err(AppendError::NoSpace { path: self.settings.dir.clone(), free_bytes, min_free_bytes });

@@ -334,7 +334,8 @@ impl Writer {
     fn free_bytes(&mut self) -> u64 {
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             self.looked = Some(Instant::now());
-            self.shared.look_at_space(&self.settings.dir);
+            self.shared.reusable_bytes.store(reusable_bytes(&self.db), Ordering::Relaxed);
+            self.shared.look_at_space(&self.settings);
         }
         self.shared.free_bytes.load(Ordering::Relaxed)
     }
@@ -386,6 +387,12 @@ pub(crate) fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     db.pragma_update(None, "cache_size", -2048)?;
     db.pragma_update(None, "mmap_size", 0)
+}
+
+/// The database file does not become smaller: what retention removed is written over.
+pub(crate) fn reusable_bytes(db: &Connection) -> u64 {
+    let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0)).unwrap_or(0);
+    number("freelist_count").saturating_mul(number("page_size"))
 }
 
 fn save_lane(db: &Connection, change: &LaneChange) -> rusqlite::Result<()> {

@@ -144,8 +144,13 @@ pub async fn apply(manifests: &str) {
 
 /// Whether the API server takes manifests, and what kubectl says.
 pub async fn try_apply(manifests: &str) -> (bool, String) {
+    try_apply_with(&[], manifests).await
+}
+
+/// The same with options of `kubectl apply`.
+pub async fn try_apply_with(options: &[&str], manifests: &str) -> (bool, String) {
     let mut command = Command::new("kubectl");
-    command.args(["apply", "-f", "-"]);
+    command.args(["apply", "-f", "-"]).args(options);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -164,6 +169,14 @@ pub async fn kubectl(arguments: &[&str]) -> String {
     let mut command = Command::new("kubectl");
     command.args(arguments);
     succeed(command).await
+}
+
+/// Runs kubectl: whether it succeeds, and what it prints.
+pub async fn try_kubectl(arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new("kubectl");
+    command.args(arguments);
+    let (status, output) = process::run(command).await;
+    (status.success(), output)
 }
 
 /// Stops or starts the API server.

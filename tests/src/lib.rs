@@ -10,12 +10,16 @@
 #![expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 pub mod capture;
+pub mod charts;
 pub mod client;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod plan;
 pub mod process;
 pub mod receiver;
+#[cfg(feature = "cluster")]
+pub mod rights;
+pub mod values;
 
 use std::time::{Duration, Instant};
 

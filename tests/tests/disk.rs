@@ -96,3 +96,50 @@ async fn readiness_tells_of_a_disk_that_is_nearly_full() {
     let ready = get(sidecar.admin, "/readyz").await.unwrap();
     assert_eq!((ready.status, ready.body.contains("--min-free-bytes")), (503, true), "{}", ready.body);
 }
+
+/// What `du` says of the data folder, as the kubelet measures an emptyDir.
+async fn size_of_data(home: &Home) -> u64 {
+    let mut command = Command::new("du");
+    command.args(["--summarize", "--block-size=1"]).arg(home.data());
+    let output = command.output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+const LIMIT: u64 = 32 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_a_size_limit_is_never_larger_however_much_the_disk_has_free() {
+    let home = Home::default();
+    home.put(&plan([]));
+    let sidecar = home.start_with(&["--data-size-limit", "32Mi", "--min-free-bytes", "12Mi"]).await;
+    let mut sender = sidecar.sender().await;
+    let mut taken = 0;
+    let refused = loop {
+        let (headers, body) = event(taken);
+        let answer = sender.post("/events", &headers, &body).await.unwrap();
+        if answer.status != 200 {
+            break answer;
+        }
+        taken += 1;
+        assert!(size_of_data(&home).await < LIMIT, "after {taken} events");
+    };
+    assert_eq!((refused.status, refused.body.contains("NoSpace")), (503, true), "{}", refused.body);
+    assert!(taken > 50, "{taken} were taken before");
+    assert_eq!(get(sidecar.admin, "/livez").await.unwrap().status, 200, "it goes on living");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_quarter_of_the_limit_for_events_the_oldest_go_and_none_is_refused() {
+    let home = Home::default();
+    home.put(&plan([]));
+    let limits = ["--data-size-limit", "128Mi", "--min-free-bytes", "8Mi", "--max-bytes", "32Mi"];
+    let sidecar = home.start_with(&limits).await;
+    let mut sender = sidecar.sender().await;
+    for number in 0..1300 {
+        let (headers, body) = event(number);
+        let answer = sender.post("/events", &headers, &body).await.unwrap();
+        assert_eq!(answer.status, 200, "event {number}: {}", answer.body);
+    }
+    assert!(size_of_data(&home).await < 4 * LIMIT);
+}

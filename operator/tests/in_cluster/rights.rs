@@ -1,41 +1,9 @@
 //! What the operator may do, and what it may not: config/operator/rbac.yaml and its part of
 //! config/sidecar/rbac.yaml.
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use kube::Client;
-use kube::api::{Api, PostParams};
+use tidings_tests::rights::assert_rights;
 
 use crate::stage::{Scope, Stage};
-
-/// `webhooks.tidings.dev/status:name` in a namespace; an empty one is the whole cluster.
-fn attributes(verb: &str, resource: &str, namespace: &str) -> ResourceAttributes {
-    let (resource, name) =
-        resource.split_once(':').map_or((resource, None), |(kind, name)| (kind, Some(name)));
-    let (resource, subresource) =
-        resource.split_once('/').map_or((resource, None), |(kind, sub)| (kind, Some(sub)));
-    let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
-    ResourceAttributes {
-        verb: Some(verb.to_owned()),
-        resource: Some(plural.to_owned()),
-        group: Some(group.to_owned()),
-        subresource: subresource.map(str::to_owned),
-        name: name.map(str::to_owned),
-        namespace: Some(namespace.to_owned()),
-        ..ResourceAttributes::default()
-    }
-}
-
-async fn may(client: &Client, verb: &str, resource: &str, namespace: &str) -> bool {
-    let spec = SelfSubjectAccessReviewSpec {
-        resource_attributes: Some(attributes(verb, resource, namespace)),
-        ..SelfSubjectAccessReviewSpec::default()
-    };
-    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await.unwrap();
-    answer.status.unwrap().allowed
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_may_do_what_it_needs_and_nothing_else() {
@@ -91,15 +59,5 @@ async fn the_operator_may_do_what_it_needs_and_nothing_else() {
         ("get list", "nodes", ""),
         ("get list delete", "events.events.k8s.io", shop),
     ];
-    let mut wrong = Vec::new();
-    for (table, expected) in [(&allowed[..], true), (&refused[..], false)] {
-        for (verbs, resource, namespace) in table {
-            for verb in verbs.split(' ') {
-                if may(&client, verb, resource, namespace).await != expected {
-                    wrong.push(format!("{verb} {resource} in {namespace:?} is not {expected}"));
-                }
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_rights(&client, &allowed, &refused).await;
 }

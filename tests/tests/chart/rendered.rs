@@ -1,0 +1,82 @@
+//! What is rendered, and what is not, for which values.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tidings_tests::charts::{examples, objects, template};
+
+fn kinds(arguments: &[&str]) -> BTreeSet<String> {
+    objects(&template(arguments)).iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn in_listed_namespaces_nothing_is_made_that_belongs_to_the_whole_cluster() {
+    let objects = objects(&template(&["-f", "charts/tidings/examples/listed-namespaces.yaml"]));
+    for object in &objects {
+        assert!(object["metadata"]["namespace"].is_string(), "{object}");
+    }
+    let operator = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let arguments = &operator["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(arguments.as_array().unwrap().contains(&"--namespaces=auth,shop".into()), "{arguments}");
+}
+
+#[test]
+fn a_budget_is_made_only_where_it_does_not_block_drains() {
+    assert!(kinds(&[]).contains("PodDisruptionBudget"));
+    assert!(!kinds(&["--set", "operator.replicas=1"]).contains("PodDisruptionBudget"));
+}
+
+#[test]
+fn what_needs_definitions_of_others_is_made_only_when_it_is_asked_for() {
+    let own = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Deployment",
+        "PodDisruptionBudget",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+    ];
+    assert_eq!(kinds(&[]), own.map(str::to_owned).into());
+    let all = kinds(&["-f", "charts/tidings/examples/high-availability.yaml"]);
+    for kind in ["PodMonitor", "PrometheusRule", "ConfigMap"] {
+        assert!(all.contains(kind), "{kind}");
+    }
+}
+
+#[test]
+fn without_rights_of_its_own_the_chart_makes_no_role() {
+    let kinds = kinds(&["-f", "charts/tidings/examples/default.yaml", "--set", "rbac.create=false"]);
+    assert!(!kinds.iter().any(|kind| kind.contains("Role")), "{kinds:?}");
+}
+
+#[test]
+fn images_are_named_by_registry_and_digest_or_tag() {
+    let image = |arguments: &[&str]| {
+        let objects = objects(&template(arguments));
+        let operator = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        operator["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(image(&[]), format!("tidings-operator:{version}"));
+    assert_eq!(image(&["--set", "image.tag=edge"]), "tidings-operator:edge");
+    let hardened = image(&["-f", "charts/tidings/examples/hardened.yaml"]);
+    assert!(hardened.starts_with("registry.example.com/mirror/tidings-operator@sha256:"), "{hardened}");
+}
+
+/// Verbs, groups and resources of each rule of a role.
+fn words(role: &Value) -> impl Iterator<Item = &Value> {
+    let rules = role["rules"].as_array().into_iter().flatten();
+    rules
+        .flat_map(|rule| ["verbs", "resources", "apiGroups"].map(|part| rule[part].as_array().unwrap()))
+        .flatten()
+}
+
+#[test]
+fn no_role_of_any_example_permits_everything_of_anything() {
+    for example in examples() {
+        for object in objects(&template(&["-f", &example])) {
+            assert!(words(&object).all(|word| word != "*"), "{example}: {object}");
+        }
+    }
+}
