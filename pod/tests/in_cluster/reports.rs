@@ -33,8 +33,11 @@ async fn a_report_tells_what_runs_and_what_became_of_it_and_goes_with_its_pod() 
     let sidecar = tidings_tests::process::Process::start(command).await;
     send(&sidecar).await;
 
-    let report =
-        wait_report(&cluster, "logto-7", "both attempts", |report| report.spec.webhooks.len() == 2).await;
+    let report = wait_report(&cluster, "logto-7", "both attempts", |report| {
+        let ended = report.spec.webhooks.iter().filter(|webhook| webhook.delivered + webhook.failed == 1);
+        ended.count() == 2
+    })
+    .await;
     let owners = report.metadata.owner_references.as_deref().unwrap();
     assert_eq!((owners.len(), owners[0].kind.as_str(), owners[0].uid.as_str()), (1, "Pod", uid.as_str()));
     assert_eq!(report.metadata.labels.as_ref().unwrap()["tidings.dev/auth-server"], "logto");
