@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tidings_plan::Plan;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 
 use crate::client::{self, Client};
 use crate::until;
@@ -29,6 +30,7 @@ pub struct Process {
     /// Where its admin surface is.
     pub admin: SocketAddr,
     output: Arc<Mutex<String>>,
+    readers: JoinSet<()>,
 }
 
 /// A program of this workspace, built if it is not.
@@ -130,8 +132,9 @@ impl Process {
             .spawn()
             .unwrap();
         let output = Arc::new(Mutex::new(String::new()));
-        tokio::spawn(collect(child.stdout.take().unwrap(), Arc::clone(&output)));
-        tokio::spawn(collect(child.stderr.take().unwrap(), Arc::clone(&output)));
+        let mut readers = JoinSet::new();
+        readers.spawn(collect(child.stdout.take().unwrap(), Arc::clone(&output)));
+        readers.spawn(collect(child.stderr.take().unwrap(), Arc::clone(&output)));
         let (events, admin) = until("the program says where it listens", async || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("it ended with {status}: {}", output.lock().unwrap());
@@ -139,7 +142,7 @@ impl Process {
             addresses(&output.lock().unwrap())
         })
         .await;
-        Self { child, events, admin, output }
+        Self { child, events, admin, output, readers }
     }
 
     /// Everything that it printed until now.
@@ -203,17 +206,20 @@ impl Process {
     }
 
     /// Asks it to end (SIGTERM), and waits until it did.
-    pub async fn terminate(mut self) -> (ExitStatus, String) {
+    pub async fn terminate(self) -> (ExitStatus, String) {
         self.signal("TERM").await;
-        let status =
-            tokio::time::timeout(crate::PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
-        (status, self.output())
+        self.wait().await
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself; with everything that it printed.
     pub async fn wait(mut self) -> (ExitStatus, String) {
-        let status =
-            tokio::time::timeout(crate::PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+        let ended = async {
+            let status = self.child.wait().await.unwrap();
+            // What it printed last may be in the pipe yet.
+            while self.readers.join_next().await.is_some() {}
+            status
+        };
+        let status = tokio::time::timeout(crate::PATIENCE, ended).await.expect("it ends");
         (status, self.output())
     }
 }
