@@ -136,8 +136,11 @@ pub fn manifest(path: &str, replacements: &[(&str, &str)]) -> String {
     text
 }
 
-/// Applies manifests as a user does.
+/// Applies manifests as a user does; one after another, since tests share objects of the whole cluster, and of
+/// two that create the same one the later is refused.
 pub async fn apply(manifests: &str) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let _held = ONE_AT_A_TIME.lock().await;
     let (worked, output) = try_apply(manifests).await;
     assert!(worked, "kubectl apply: {output}");
 }

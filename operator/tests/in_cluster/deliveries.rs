@@ -92,7 +92,11 @@ async fn a_silent_endpoint_is_described_with_all_that_somebody_needs_who_is_woke
     let (_operator, sidecar) = stage.at_work().await;
     let webhook = alone(&stage, "silent", &silent).with("/spec/delivery/timeoutSeconds", json!(1));
     sent_one(&stage, &sidecar, webhook).await;
-    let failing = |webhook: &Webhook| says(webhook, "Delivering", "DeliveryFailing");
+    // While an attempt is under way there is no next one to tell of.
+    let failing = |webhook: &Webhook| {
+        let next = webhook.status.as_ref().and_then(|status| status.next_attempt_time.as_ref());
+        says(webhook, "Delivering", "DeliveryFailing") && next.is_some()
+    };
     stage.wait_webhook("silent", "DeliveryFailing", failing).await;
     stage.wait_event("silent", "DeliveryFailing").await;
     let text = kubectl(&["describe", "webhook", "silent", "-n", &stage.shop]).await;
