@@ -147,6 +147,21 @@ pub enum CircuitState {
     Suspended,
 }
 
+// === impl CircuitState ===
+
+impl CircuitState {
+    /// What a sidecar's word means; any other is that of a circuit through which everything goes.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "Open" => Self::Open,
+            "Probing" => Self::Probing,
+            "Gone" => Self::Gone,
+            "Suspended" => Self::Suspended,
+            _ => Self::Closed,
+        }
+    }
+}
+
 /// A Webhook that the sidecar could not run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RejectedWebhook {

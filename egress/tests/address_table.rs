@@ -1,8 +1,11 @@
 //! Addresses and URLs in every spelling that we know of, and what becomes of them under a plain policy.
 
+mod special;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
+use special::is_special;
 use tidings_egress::{Blocked, Egress};
 use url::{Host, Url};
 
@@ -451,28 +454,6 @@ fn disguised(host: &str, how: u8) -> String {
         1 => host.chars().map(wide).collect(),
         2 => format!("{host}."),
         _ => host.to_owned(),
-    }
-}
-
-/// What the standard library, which has never seen our tables, calls not public.
-fn is_special(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.is_documentation()
-                || v4.octets()[0] == 0
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-        }
     }
 }
 

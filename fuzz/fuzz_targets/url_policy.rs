@@ -4,32 +4,15 @@
 
 #![no_main]
 
+#[path = "../../egress/tests/special/mod.rs"]
+mod special;
+
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
+use special::is_special;
 use tidings_egress::Egress;
 use url::{Host, Url};
-
-fn is_special(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.is_documentation()
-                || v4.octets()[0] == 0
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-        }
-    }
-}
 
 fuzz_target!(|text: &str| {
     let Ok(url) = Url::parse(text) else { return };

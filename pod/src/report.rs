@@ -113,7 +113,7 @@ fn webhook(snapshot: &Snapshot) -> WebhookReport {
         consecutive_failures: number(tally.consecutive_failures),
         failing_since: known(tally.failing_since_ms),
         next_attempt_time: known(*next_attempt_ms),
-        circuit: circuit_state(circuit),
+        circuit: CircuitState::of_word(circuit),
     }
 }
 
@@ -166,16 +166,6 @@ fn replay(progress: &ReplayProgress) -> ReplayReport {
         replayed: number(*replayed),
         oldest_available_time: known(*oldest_available_ms),
         complete: *complete,
-    }
-}
-
-fn circuit_state(circuit: &str) -> CircuitState {
-    match circuit {
-        "Open" => CircuitState::Open,
-        "Probing" => CircuitState::Probing,
-        "Gone" => CircuitState::Gone,
-        "Suspended" => CircuitState::Suspended,
-        _ => CircuitState::Closed,
     }
 }
 

@@ -5,13 +5,13 @@
 //! for the writer.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tidings_crds::DeliveryReportSpec;
 use tidings_plan::ObjectName;
 use tidings_sidecar::engine::{Applied, Engine};
 use tidings_sidecar::tally::Standing;
-use tidings_store::{ReplayProgress, SqliteStore, Store as _};
+use tidings_store::{ReplayProgress, SqliteStore, Store as _, now_ms};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -117,9 +117,4 @@ impl Reporter {
         };
         self.newest.send_replace(report::parts(&observed));
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

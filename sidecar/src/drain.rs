@@ -4,13 +4,11 @@
 //! An endpoint that fails keeps nobody waiting longer than its next attempt is away: when nothing can go on
 //! before the deadline, it is over.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_store::Store;
+use tidings_store::{Store, now_ms};
 use tokio::time::Instant;
 
-use crate::clock::now_ms;
 use crate::engine::Engine;
 use crate::tally::Snapshot;
 
@@ -31,9 +29,9 @@ pub enum Drain {
 }
 
 /// Delivers what waits until nothing can go on before the deadline, and tells what is left.
-pub(crate) async fn deliver_what_waits<S: Store>(engine: &Arc<Engine<S>>, deadline: Instant) {
-    let left = || i64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(0);
-    let deadline_ms = now_ms() + left();
+pub(crate) async fn deliver_what_waits<S: Store>(engine: &Engine<S>, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let deadline_ms = now_ms() + i64::try_from(left.as_millis()).unwrap_or(0);
     engine.hurry();
     while Instant::now() < deadline && engine.goes_on_before(deadline_ms) {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -19,13 +19,12 @@ use arc_swap::ArcSwap;
 use tidings_egress::Egress;
 use tidings_plan::{ObjectName, Plan, ReplayPlan, SelectionIndex, WebhookPlan};
 use tidings_store::{
-    Changes, DeadLetter, Event, EventHead, LaneChange, ReplayProgress, Seq, Store, StoreError,
+    Changes, DeadLetter, Event, EventHead, LaneChange, ReplayProgress, Seq, Store, StoreError, now_ms,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::clock::now_ms;
 use crate::dial::Dialer;
 use crate::lane::book::Book;
 use crate::lane::spec::Spec;

@@ -15,12 +15,11 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tidings_plan::ObjectName;
-use tidings_store::{DeadLetter, Event, Seq, Store, StoreError};
+use tidings_store::{DeadLetter, Event, Seq, Store, StoreError, now_ms};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::circuit::{Circuit, Gate};
-use crate::clock::now_ms;
 use crate::dial::{Attempt, Outcome};
 use crate::engine::Fatal;
 use crate::envelope;

@@ -44,5 +44,3 @@ pub mod metrics;
 pub mod plans;
 
 pub mod drain;
-
-mod clock;

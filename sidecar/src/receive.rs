@@ -14,10 +14,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::json;
 use tidings_plan::Ingest;
 use tidings_signature::{SigningKey, verify_logto};
-use tidings_store::{AppendError, Appended, NewEvent, Store};
+use tidings_store::{AppendError, Appended, NewEvent, Store, now_ms};
 use tokio::sync::Semaphore;
 
-use crate::clock::now_ms;
 use crate::extract::{self, ExtractError};
 use crate::words::words;
 

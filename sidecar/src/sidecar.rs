@@ -11,13 +11,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tidings_plan::Plan;
-use tidings_store::{Settings, SqliteStore, Store, StoreError};
+use tidings_store::{Settings, SqliteStore, Store, StoreError, now_ms};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::clock::now_ms;
 use crate::drain::{self, Drain};
 use crate::engine::{Applied, Engine};
 use crate::metrics::Scrape;

@@ -13,12 +13,11 @@ use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::json;
 use tidings_plan::ObjectName;
-use tidings_store::{Event, Seq};
+use tidings_store::{Event, Seq, now_ms};
 use tokio::sync::Semaphore;
 use url::Url;
 use uuid::Uuid;
 
-use crate::clock::now_ms;
 use crate::dial::{Attempt, Outcome};
 use crate::envelope;
 use crate::lane::spec::Spec;

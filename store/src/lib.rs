@@ -33,6 +33,7 @@
 //! 10. **Identity.** [`Store::identity`] is drawn when the store is made and stays as long as its data do,
 //!     so that whoever adds up tallies of several stores knows which of them go on.
 
+mod clock;
 mod replay;
 mod schema;
 mod sqlite;
@@ -51,6 +52,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use clock::now_ms;
 pub use replay::ReplayProgress;
 pub use sqlite::SqliteStore;
 

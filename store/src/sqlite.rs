@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::now_ms;
 use crate::replay;
 use crate::schema::{self, EVENT_COLUMNS, RowError, event_of, to_i64, to_seq};
 use crate::tail::Tail;
@@ -358,7 +359,7 @@ impl Found {
         }
         let bytes: i64 = db.query_row("SELECT coalesce(sum(size), 0) FROM event", [], |row| row.get(0))?;
         let window_ms = i64::try_from(settings.dedupe_window.as_millis()).unwrap_or(i64::MAX);
-        let since = writer::now_ms().saturating_sub(window_ms);
+        let since = now_ms().saturating_sub(window_ms);
         let identity = meta(db, "identity")?.unwrap_or_default();
         let bytes = u64::try_from(bytes).unwrap_or(0);
         Ok(Self { identity, head, oldest, bytes, seen: seen_since(db, since)? })

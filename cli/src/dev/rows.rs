@@ -76,20 +76,10 @@ fn health(snapshot: &Snapshot) -> Health {
         delivered: tally.delivered,
         consecutive_failures: tally.consecutive_failures,
         failing_since: time(tally.failing_since_ms),
-        circuit: circuit(snapshot.circuit),
+        circuit: CircuitState::of_word(snapshot.circuit),
         last_failure: tally.last_failure.as_ref().map(|failure| failure.message.clone()),
         pending: snapshot.pending,
         next_attempt: time(snapshot.next_attempt_ms),
-    }
-}
-
-fn circuit(word: &str) -> CircuitState {
-    match word {
-        "Open" => CircuitState::Open,
-        "Probing" => CircuitState::Probing,
-        "Gone" => CircuitState::Gone,
-        "Suspended" => CircuitState::Suspended,
-        _ => CircuitState::Closed,
     }
 }
 

@@ -7,9 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidings_plan::ReplayPlan;
-use tidings_store::{EventHead, Seq, Store, StoreError};
+use tidings_store::{EventHead, Seq, Store, StoreError, now_ms};
 
-use crate::clock::now_ms;
 use crate::lane::book::Row;
 use crate::lane::spec::Spec;
 
