@@ -4,7 +4,8 @@
 
 use tidings_store::{ReplayProgress, Seq};
 
-use super::{Book, MAX_ROWS, Row, take_first_due};
+use super::rows::take_first_due;
+use super::{Book, MAX_ROWS, Row};
 
 /// How many events that replays put in line wait in one lane at once.
 ///

@@ -2,6 +2,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tidings_store::Cursor;
 use uuid::Uuid;
 
 use super::replay::REPLAYED_IN_LINE;
