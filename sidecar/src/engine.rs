@@ -84,8 +84,8 @@ struct Routing {
 #[derive(Default)]
 struct Lanes {
     running: BTreeMap<ObjectName, Running>,
-    /// Ran under an earlier plan of this process.
-    absent: BTreeMap<ObjectName, Arc<Handle>>,
+    /// Ran under an earlier plan of this process; their tasks wait for them to come back.
+    absent: BTreeMap<ObjectName, Running>,
     /// Were saved by an earlier process.
     parked: BTreeMap<String, Book>,
     /// Changes of parked lanes, to be saved.
@@ -183,7 +183,7 @@ impl<S: Store> Engine<S> {
         let fresh = self.place(&mut lanes, specs);
         self.pin_parked(&mut lanes);
         self.routing.store(Arc::new(Routing::of(&lanes)));
-        self.run(&mut lanes, fresh);
+        self.join(fresh);
         self.replay(&lanes, &plan.replays);
         let (digest, webhooks) = (plan.digest(), lanes.running.len());
         let applied = Arc::new(Applied { digest, generation, webhooks, rejected });
@@ -272,11 +272,15 @@ impl<S: Store> Engine<S> {
     pub async fn stop(&self, deadline: Instant) -> Result<(), StoreError> {
         self.stop.send_replace(true);
         self.known_replays().stop();
-        let running = std::mem::take(&mut self.lanes().running);
-        for lane in running.values() {
+        let lanes: Vec<Running> = {
+            let mut lanes = self.lanes();
+            let running = std::mem::take(&mut lanes.running).into_values();
+            running.chain(std::mem::take(&mut lanes.absent).into_values()).collect()
+        };
+        for lane in &lanes {
             lane.stop.send_replace(true);
         }
-        for (_, lane) in running {
+        for lane in lanes {
             let abort = lane.task.abort_handle();
             if tokio::time::timeout_at(deadline, lane.task).await.is_err() {
                 abort.abort();
@@ -366,15 +370,14 @@ impl<S: Store> Engine<S> {
         dialer
     }
 
-    /// Stops the lanes whose Webhooks the plan no longer holds; their cursors stay.
+    /// Has the lanes leave whose Webhooks the plan no longer holds; their cursors stay. The dispatcher
+    /// forgets them after this.
     fn park_absent(&self, lanes: &mut Lanes, specs: &BTreeMap<ObjectName, Arc<Spec>>) {
         let absent: Vec<_> = lanes.running.keys().filter(|name| !specs.contains_key(name)).cloned().collect();
         for name in absent {
-            if let Some(Running { handle, stop, task: _ }) = lanes.running.remove(&name) {
-                stop.send_replace(true);
-                handle.lock().reselect(Seq(self.dispatched.load(Ordering::SeqCst)));
-                handle.changed(&self.unsaved);
-                lanes.absent.insert(name, handle);
+            if let Some(lane) = lanes.running.remove(&name) {
+                lane.handle.leave(Seq(self.dispatched.load(Ordering::SeqCst)), &self.unsaved);
+                lanes.absent.insert(name, lane);
             }
         }
     }
@@ -394,8 +397,12 @@ impl<S: Store> Engine<S> {
         lanes.loose.append(&mut loose);
     }
 
-    /// Gives each Webhook its lane; tells which ones are to be started.
-    fn place(&self, lanes: &mut Lanes, specs: BTreeMap<ObjectName, Arc<Spec>>) -> Vec<Arc<Handle>> {
+    /// Gives each Webhook its lane; returns those that are to join.
+    fn place(
+        self: &Arc<Self>,
+        lanes: &mut Lanes,
+        specs: BTreeMap<ObjectName, Arc<Spec>>,
+    ) -> Vec<Arc<Handle>> {
         let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
         let mut fresh = Vec::new();
         for (name, spec) in specs {
@@ -407,17 +414,17 @@ impl<S: Store> Engine<S> {
             }
             let mut left = HashSet::new();
             if let Some(replaced) = lanes.running.remove(&name) {
-                replaced.stop.send_replace(true);
-                left = replaced.handle.lock().retire();
+                left = replaced.retire();
             }
             let uid = uid_of(&spec.plan);
-            if let Some(handle) = lanes.absent.remove(&name) {
-                if handle.lock().uid() == uid {
-                    handle.replace_spec(&spec, dispatched, &self.unsaved);
-                    fresh.push(handle);
+            if let Some(lane) = lanes.absent.remove(&name) {
+                if lane.handle.lock().uid() == uid {
+                    lane.handle.replace_spec(&spec, dispatched, &self.unsaved);
+                    fresh.push(Arc::clone(&lane.handle));
+                    lanes.running.insert(name, lane);
                     continue;
                 }
-                left = handle.lock().retire();
+                left = lane.retire();
             }
             let book = match lanes.parked.remove(&name.to_string()) {
                 Some(book) if book.uid() == uid => book,
@@ -426,44 +433,44 @@ impl<S: Store> Engine<S> {
                     Book::in_place_of(left, &uid, self.store.head())
                 }
             };
-            fresh.push(Arc::new(Handle::new(spec, book)));
+            let lane = self.start_lane(spec, book);
+            fresh.push(Arc::clone(&lane.handle));
+            lanes.running.insert(name, lane);
         }
         fresh
-            .into_iter()
-            .inspect(|handle| {
-                handle.changed(&self.unsaved);
-                let task = tokio::spawn(std::future::ready(()));
-                let running = Running { handle: Arc::clone(handle), stop: watch::Sender::new(false), task };
-                lanes.running.insert(handle.webhook.clone(), running);
-            })
-            .collect()
     }
 
-    /// Starts lanes; the routing knows them already, so that they miss nothing.
-    fn run(self: &Arc<Self>, lanes: &mut Lanes, fresh: Vec<Arc<Handle>>) {
-        // Before they run: what they read from then on is subtracted from what is counted here.
-        let starts: Vec<_> = fresh.iter().map(|lane| lane.lock().starts()).collect();
-        for handle in &fresh {
-            if let Some(running) = lanes.running.get_mut(&handle.webhook) {
-                running.task = tokio::spawn(lane::run(
-                    Arc::clone(handle),
-                    Arc::clone(&self.store),
-                    Arc::clone(&self.unsaved),
-                    Arc::clone(&self.metrics),
-                    self.fatal.clone(),
-                    running.stop.subscribe(),
-                ));
-            }
-        }
-        if !fresh.is_empty() {
-            let (engine, head) = (Arc::clone(self), self.store.head());
-            tokio::task::spawn_blocking(move || engine.count_backlog(&fresh, &starts, head));
-        }
+    /// Starts a lane's task, which waits for the lane to join.
+    fn start_lane(&self, spec: Arc<Spec>, book: Book) -> Running {
+        let handle = Arc::new(Handle::new(spec, book));
+        handle.changed(&self.unsaved);
+        let stop = watch::Sender::new(false);
+        let task = tokio::spawn(lane::run(
+            Arc::clone(&handle),
+            Arc::clone(&self.store),
+            Arc::clone(&self.unsaved),
+            Arc::clone(&self.metrics),
+            self.fatal.clone(),
+            stop.subscribe(),
+        ));
+        Running { handle, stop, task }
     }
 
-    /// Counts what waits in the log for lanes that were just started, in one pass over the heads.
-    fn count_backlog(&self, lanes: &[Arc<Handle>], starts: &[lane::book::Start], head: Seq) {
+    /// Has lanes work; the routing knows them already, so that they miss nothing.
+    fn join(self: &Arc<Self>, fresh: Vec<Arc<Handle>>) {
+        if fresh.is_empty() {
+            return;
+        }
+        let starts: Vec<_> =
+            fresh.iter().map(|lane| lane.join(|| self.store.head(), &self.unsaved)).collect();
+        let engine = Arc::clone(self);
+        tokio::task::spawn_blocking(move || engine.count_backlog(&fresh, &starts));
+    }
+
+    /// Counts what waited in the log for lanes that just joined, in one pass over the heads.
+    fn count_backlog(&self, lanes: &[Arc<Handle>], starts: &[lane::book::Start]) {
         let Some(from) = starts.iter().map(book_start).min() else { return };
+        let head = starts.iter().map(|start| start.head).max().unwrap_or(from);
         let mut index = SelectionIndex::default();
         for (at, lane) in lanes.iter().enumerate() {
             index.insert(&lane.spec().plan.events, at);
@@ -516,6 +523,16 @@ async fn dispatch<S: Store>(engine: Arc<Engine<S>>, mut events: mpsc::Receiver<A
         }
         engine.metrics.dispatched(!selected.is_empty());
         engine.dispatched.store(event.seq.0, Ordering::SeqCst);
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Ends the lane for good: another Webhook has its name. Returns its rows, which are to be removed.
+    fn retire(self) -> HashSet<Seq> {
+        self.stop.send_replace(true);
+        self.handle.lock().retire()
     }
 }
 

@@ -44,6 +44,9 @@ struct Lane<S> {
 }
 
 /// Runs a lane until `stop` says so; attempts that are under way then are waited for.
+///
+/// One task for a handle, for as long as the handle lives: a Webhook that leaves the plan and comes back
+/// finds its own task, and no other one ever takes from its book or is woken in its place.
 pub(crate) async fn run<S: Store>(
     handle: Arc<Handle>,
     store: Arc<S>,

@@ -18,9 +18,14 @@
 //! - Of one ordering key one event goes: it is due or under way, and all others of the key are rows
 //!   behind it, also one of a lower place that a replay brought. When it is settled, the lowest of
 //!   those goes.
-//! - `live` means that the dispatcher hands events over. A lane that fell behind reads the log itself
+//! - *Live* means that the dispatcher hands events over. A lane that fell *behind* reads the log itself
 //!   and becomes live again under the book's lock when `position` is the log's head: no event above
 //!   the head was dispatched yet then, and each one at or below it has been read.
+//! - While the plan does not hold the Webhook its lane is *absent*. It joins after the dispatcher knows it,
+//!   and leaves before the dispatcher forgets it; in between alone it may become live. So an event is
+//!   handed over to each live lane, and one that joins begins behind: what came while it was absent is
+//!   above its `position`, and read. An absent book gives out nothing to be tried, so that attempts of
+//!   before may end in it, and none begins.
 
 mod feed;
 mod replay;
@@ -60,12 +65,23 @@ pub struct Row {
     pub received_ms: i64,
 }
 
+/// Where a lane's events come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Feed {
+    /// From nowhere: the plan does not hold the Webhook, and the dispatcher does not know the lane.
+    #[default]
+    Absent,
+    /// From the log, which the lane reads.
+    Behind,
+    /// From the dispatcher, which hands them over.
+    Live,
+}
+
 /// The book of one lane.
 #[derive(Debug, Default)]
 pub struct Book {
     uid: String,
-    /// The dispatcher hands events over.
-    pub live: bool,
+    feed: Feed,
     /// Everything up to here was looked at.
     pub position: Seq,
     /// What was settled above the floor when the lane was saved: skipped when it is read again.
@@ -86,6 +102,10 @@ pub struct Book {
     /// while the count of a backlog found at start is still being made.
     backlog: i64,
     backlog_since_ms: Option<i64>,
+    /// What waits up to here when the lane joined is counted by whoever had it join, not here.
+    counted_to: Seq,
+    /// That count has not come in yet.
+    counting: bool,
     /// The endpoint's circuit.
     pub circuit: Circuit,
     /// Nothing starts before then (`Retry-After`, the rate), in milliseconds since 1970.
@@ -116,6 +136,8 @@ struct Key {
 pub struct Start {
     /// Everything up to here was settled, or has a row.
     pub floor: Seq,
+    /// The log's head when it started.
+    pub head: Seq,
     /// What was settled above it.
     pub settled: Vec<(Seq, Seq)>,
     /// What has a row.
@@ -125,16 +147,18 @@ pub struct Start {
 // === impl Start ===
 
 impl Start {
-    /// Whether an event waits in the log.
+    /// Whether an event waited in the log.
     pub fn waits(&self, seq: Seq) -> bool {
-        seq > self.floor && !self.settled.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+        seq > self.floor
+            && seq <= self.head
+            && !self.settled.iter().any(|(first, last)| (*first..=*last).contains(&seq))
     }
 }
 
 // === impl Book ===
 
 impl Book {
-    /// The book of a Webhook that starts at `head`.
+    /// The book of a Webhook that starts at `head`; it is absent until it joins.
     pub fn new(uid: &str, head: Seq) -> Self {
         Self { uid: uid.to_owned(), position: head, dirty: true, ..Self::default() }
     }
@@ -152,7 +176,7 @@ impl Book {
         self.rows.keys().copied().chain(self.changed_rows.drain()).collect()
     }
 
-    /// The book as it was saved.
+    /// The book as it was saved; it is absent until it joins.
     pub fn restore(saved: SavedLane) -> Self {
         let mut book = Self {
             uid: saved.cursor.uid,
@@ -176,9 +200,9 @@ impl Book {
         &self.uid
     }
 
-    /// Where the lane starts.
-    pub fn starts(&self) -> Start {
-        Start { floor: self.position, settled: self.skip.clone(), rows: self.rows.keys().copied().collect() }
+    /// Where its events come from.
+    pub fn feed(&self) -> Feed {
+        self.feed
     }
 
     /// When what waits goes on, in milliseconds since 1970; `None` where an attempt is under way, or may be.

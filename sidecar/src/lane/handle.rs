@@ -12,7 +12,7 @@ use tidings_plan::ObjectName;
 use tidings_store::{Event, Seq};
 use tokio::sync::Notify;
 
-use super::book::Book;
+use super::book::{Book, Start};
 use super::spec::Spec;
 use crate::circuit::Circuit;
 use crate::tally::{Snapshot, Standing};
@@ -110,6 +110,16 @@ impl Handle {
         }
         self.changed(unsaved);
         self.wake.notify_one();
+    }
+
+    /// Has the lane work: the dispatcher knows it. `head` is asked under the book's lock.
+    pub(crate) fn join(self: &Arc<Self>, head: impl FnOnce() -> Seq, unsaved: &Unsaved) -> Start {
+        self.change(unsaved, |book| book.join(head()))
+    }
+
+    /// Has the lane begin nothing more, until it joins again; attempts under way go on to their end.
+    pub(crate) fn leave(self: &Arc<Self>, dispatched: Seq, unsaved: &Unsaved) {
+        self.change(unsaved, |book| book.leave(dispatched));
     }
 
     /// What runs.

@@ -9,7 +9,7 @@ use tidings_store::{DeadLetter, Event, Seq, Store, now_ms};
 
 use super::Lane;
 use super::attempt::{Done, attempt};
-use super::book::Row;
+use super::book::{Feed, Row};
 use super::handle::is_gone;
 use super::spec::Spec;
 use crate::circuit::Gate;
@@ -49,7 +49,7 @@ impl<S: Store> Lane<S> {
 
     fn gate(&self, spec: &Spec, now: i64) -> Gate {
         let mut book = self.handle.lock();
-        if spec.plan.suspend || is_gone(&book, spec) {
+        if book.feed() == Feed::Absent || spec.plan.suspend || is_gone(&book, spec) {
             book.rewind();
             return Gate::Shut(i64::MAX);
         }

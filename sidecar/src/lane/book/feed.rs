@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidings_store::{Event, Seq};
 
-use super::{Book, MAX_ROWS, READY_BYTES, READY_EVENTS, Row};
+use super::{Book, Feed, MAX_ROWS, READY_BYTES, READY_EVENTS, Row, Start};
 
 // === impl Book ===
 
@@ -17,20 +17,57 @@ impl Book {
             return false;
         }
         let fits = self.ready.len() < READY_EVENTS && self.ready_bytes < READY_BYTES;
-        if self.live && fits {
-            self.push_ready(Arc::clone(event));
-            return self.touch();
+        match self.feed {
+            Feed::Live if fits => {
+                self.push_ready(Arc::clone(event));
+                self.touch()
+            }
+            Feed::Live => {
+                self.feed = Feed::Behind;
+                self.count_waiting(event);
+                self.touch()
+            }
+            Feed::Behind => {
+                if event.seq > self.counted_to {
+                    self.count_waiting(event);
+                }
+                false
+            }
+            // Whoever joins counts what waits by then.
+            Feed::Absent => false,
         }
+    }
+
+    fn count_waiting(&mut self, event: &Event) {
         if self.backlog <= 0 {
             self.backlog_since_ms = Some(event.received_ms);
         }
         self.backlog += 1;
-        std::mem::replace(&mut self.live, false) && self.touch()
+    }
+
+    /// The plan holds the Webhook, and the dispatcher knows the lane: it may be at work from now on. `head`
+    /// must be read under the book's lock. What waits up to there is to be counted by the answer and added
+    /// by [`Book::add_backlog`].
+    pub fn join(&mut self, head: Seq) -> Start {
+        self.feed = Feed::Behind;
+        (self.backlog, self.backlog_since_ms) = (0, None);
+        (self.counted_to, self.counting) = (head, true);
+        self.touch();
+        let rows = self.rows.keys().copied().collect();
+        Start { floor: self.position, head, settled: self.skip.clone(), rows }
+    }
+
+    /// The plan holds the Webhook no longer: nothing starts until it joins again. Everything up to
+    /// `dispatched` was handed over.
+    pub fn leave(&mut self, dispatched: Seq) {
+        self.reselect(dispatched);
+        self.rewind();
+        self.feed = Feed::Absent;
     }
 
     /// Takes what was read from the log: where the reading began, the selected events, and how far it came.
     pub fn take_read(&mut self, after: Seq, selected: Vec<Arc<Event>>, upto: Seq) {
-        if after != self.position {
+        if self.feed != Feed::Behind || after != self.position {
             // The queue was forgotten in between; what was forgotten must be read first.
             return;
         }
@@ -47,17 +84,19 @@ impl Book {
 
     /// Becomes live if nothing of the log is left to be read. `head` must be read under the book's lock.
     pub fn go_live(&mut self, head: Seq) {
-        if !self.live && self.position >= head {
-            self.live = true;
-            self.backlog = 0;
-            self.backlog_since_ms = None;
+        if self.feed == Feed::Behind && self.position >= head {
+            self.feed = Feed::Live;
+            (self.backlog, self.backlog_since_ms) = (0, None);
+            self.counting = false;
             self.touch();
         }
     }
 
     /// Whether the log should be read on.
     pub fn wants_reading(&self, concurrency: usize) -> bool {
-        !self.live && self.ready.len() < concurrency.min(READY_EVENTS / 2) && self.rows.len() < MAX_ROWS
+        self.feed == Feed::Behind
+            && self.ready.len() < concurrency.min(READY_EVENTS / 2)
+            && self.rows.len() < MAX_ROWS
     }
 
     /// Forgets the ready queue: its events stay in the log and are read again.
@@ -66,7 +105,7 @@ impl Book {
             self.position = Seq(first.seq.0 - 1);
             self.backlog += i64::try_from(self.ready.len()).unwrap_or(i64::MAX);
             self.backlog_since_ms = Some(first.received_ms);
-            self.live = false;
+            self.fall_behind();
             self.ready.clear();
             self.ready_bytes = 0;
             self.touch();
@@ -75,16 +114,23 @@ impl Book {
 
     /// The selection changed: what was looked at stays looked at, what comes is read by the new one.
     pub fn reselect(&mut self, dispatched: Seq) {
-        if self.live {
+        if self.feed == Feed::Live {
             self.position = self.position.max(dispatched);
-            self.live = false;
+            self.fall_behind();
         }
         self.touch();
     }
 
-    /// Adds what was found waiting in the log at start.
+    fn fall_behind(&mut self) {
+        if self.feed == Feed::Live {
+            self.feed = Feed::Behind;
+        }
+    }
+
+    /// Adds what was found waiting in the log when the lane joined.
     pub fn add_backlog(&mut self, events: i64, oldest_ms: Option<i64>) {
-        if !self.live {
+        // One that is live since then has read all of it.
+        if std::mem::take(&mut self.counting) {
             self.backlog += events;
             self.backlog_since_ms = oldest_ms.or(self.backlog_since_ms);
         }
@@ -93,6 +139,7 @@ impl Book {
     /// The next event of the ready queue, taken out; `park` is its ordering key. An event whose key is
     /// busy is parked as a row, and `None` comes back.
     pub fn take_ready(&mut self, key_of: impl FnOnce(&Event) -> u64) -> Option<Option<Arc<Event>>> {
+        self.may_work()?;
         if self.rows.len() >= MAX_ROWS {
             return None;
         }

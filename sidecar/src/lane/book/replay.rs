@@ -22,6 +22,7 @@ impl Book {
     /// The next of those that a replay put in line. To be asked in turns with [`Book::take_ready`], so
     /// that new events wait for one of them at the most.
     pub fn take_replayed(&mut self, now_ms: i64) -> Option<(Seq, Row)> {
+        self.may_work()?;
         let seq = take_first_due(&mut self.due_replayed, now_ms)?;
         self.rows.get(&seq).map(|row| (seq, *row))
     }

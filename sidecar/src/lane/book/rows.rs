@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 
 use tidings_store::{DeadLetter, Seq};
 
-use super::{Book, Key, Row};
+use super::{Book, Feed, Key, Row};
 use crate::circuit::Circuit;
 
 // === impl Book ===
@@ -15,6 +15,7 @@ use crate::circuit::Circuit;
 impl Book {
     /// The next row that is due, but for those that a replay put in line and that were not tried yet.
     pub fn take_due(&mut self, now_ms: i64) -> Option<(Seq, Row)> {
+        self.may_work()?;
         let seq = take_first_due(&mut self.due, now_ms)?;
         self.rows.get(&seq).map(|row| (seq, *row))
     }
@@ -73,6 +74,11 @@ impl Book {
         if let Some(row) = self.rows.get_mut(&seq) {
             row.received_ms = received_ms;
         }
+    }
+
+    /// `None` while the plan does not hold the Webhook.
+    pub(super) fn may_work(&self) -> Option<()> {
+        (self.feed != Feed::Absent).then_some(())
     }
 
     pub(super) fn add_row(&mut self, seq: Seq, row: Row) {

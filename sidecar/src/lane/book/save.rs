@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use tidings_store::{Cursor, LaneChange, RetryRow, Seq};
 
-use super::{Book, Row};
+use super::{Book, Feed, Row};
 
 // === impl Book ===
 
@@ -36,7 +36,7 @@ impl Book {
             uid: self.uid.clone(),
             floor,
             settled,
-            idle: self.live && outstanding.is_empty(),
+            idle: self.feed == Feed::Live && outstanding.is_empty(),
             state: serde_json::to_string(&self.tally).unwrap_or_default(),
         }
     }

@@ -24,6 +24,7 @@ fn row(due_ms: i64) -> Row {
 
 fn live(head: u64) -> Book {
     let mut book = Book::new("uid", Seq(head));
+    book.join(Seq(head));
     book.go_live(Seq(head));
     book
 }
@@ -88,11 +89,11 @@ fn what_is_forgotten_from_the_queue_is_read_again() {
     }
     book.take_ready(|_| 0);
     book.rewind();
-    assert_eq!((book.position, book.live, book.pending()), (Seq(1), false, 3));
+    assert_eq!((book.position, book.feed(), book.pending()), (Seq(1), Feed::Behind, 3));
     book.take_read(Seq(1), vec![event(2), event(3)], Seq(3));
     assert_eq!(book.pending(), 3);
     book.go_live(Seq(3));
-    assert!(book.live);
+    assert_eq!(book.feed(), Feed::Live);
 }
 
 fn untried(key: u64) -> Row {
@@ -181,6 +182,31 @@ fn a_replayed_event_waits_behind_one_of_its_key_that_is_under_way() {
     assert_eq!(book.take_replayed(0).unwrap().0, Seq(3));
 }
 
+#[test]
+fn what_comes_while_the_webhook_is_absent_is_read_when_it_is_back() {
+    let mut book = live(0);
+    book.hand_over(&event(1));
+    book.take_ready(|_| 0);
+    book.hand_over(&event(2));
+    book.leave(Seq(2));
+    // The dispatcher had looked up its routes already.
+    book.hand_over(&event(3));
+    book.go_live(Seq(3));
+    book.retry(Seq(1), row(0));
+    assert_eq!(book.feed(), Feed::Absent, "nothing makes it live");
+    assert!(book.take_ready(|_| 0).is_none() && book.take_due(i64::MAX).is_none(), "and nothing begins");
+    let start = book.join(Seq(4));
+    let waiting: Vec<_> = (1..=5).filter(|seq| start.waits(Seq(*seq))).collect();
+    assert_eq!((start.floor, waiting), (Seq(1), vec![2, 3, 4]));
+    book.add_backlog(3, Some(1));
+    book.hand_over(&event(4));
+    book.hand_over(&event(5));
+    assert_eq!(book.pending(), 5, "none is counted twice");
+    book.take_read(Seq(1), (2..=5).map(event).collect(), Seq(5));
+    book.go_live(Seq(5));
+    assert_eq!((book.feed(), book.pending()), (Feed::Live, 5));
+}
+
 /// What a fuzzed lane does next.
 #[derive(Debug, Clone)]
 enum Step {
@@ -196,6 +222,8 @@ enum Step {
     Rewind,
     BeginReading,
     EndReading,
+    /// The plan holds the Webhook no longer, or holds it again.
+    LeaveOrJoin,
     Crash,
 }
 
@@ -212,6 +240,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::Rewind),
         3 => Just(Step::BeginReading),
         3 => Just(Step::EndReading),
+        1 => Just(Step::LeaveOrJoin),
         1 => Just(Step::Crash),
     ]
 }
@@ -276,7 +305,7 @@ impl World {
 
     fn begin_reading(&mut self) {
         self.book.go_live(Seq(self.head));
-        if !self.book.live && self.reading.is_none() {
+        if self.book.feed() == Feed::Behind && self.reading.is_none() {
             let after = self.book.position.0;
             self.reading = Some((after, self.head.min(after + 3)));
         }
@@ -321,8 +350,16 @@ impl World {
         self.book.note_replay(self.replay.clone());
     }
 
+    fn leave_or_join(&mut self) {
+        match self.book.feed() {
+            Feed::Absent => drop(self.book.join(Seq(self.head))),
+            _ => self.book.leave(Seq(self.head)),
+        }
+    }
+
     fn crash(&mut self) {
         self.book = Book::restore(self.saved.clone());
+        self.book.join(Seq(self.head));
         self.under_way.clear();
         self.reading = None;
         if self.replay.uid != self.saved_replay.uid {
@@ -373,12 +410,16 @@ impl World {
             Step::Rewind => self.book.rewind(),
             Step::BeginReading => self.begin_reading(),
             Step::EndReading => self.end_reading(),
+            Step::LeaveOrJoin => self.leave_or_join(),
             Step::Crash => self.crash(),
         }
     }
 
     /// Now all goes well: the replay comes to its end, and everything is tried and taken.
     fn go_on_to_the_end(&mut self) {
+        if self.book.feed() == Feed::Absent {
+            self.leave_or_join();
+        }
         while self.replay.position.0 < self.head {
             self.replay();
         }
