@@ -24,6 +24,7 @@ use crate::webhook::{DeliverySpec, SecretKeyRef, SecretRef};
     namespaced,
     status = "AuthServerStatus",
     derive = "PartialEq",
+    validation = kube::core::Rule::new("self.metadata.name.size() <= 200").message("the name has more than 200 characters, and the Secrets of its plan have longer ones: take a shorter name"),
     doc = "An auth server whose events are delivered by a sidecar beside it.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether the configuration is in order and every ready sidecar runs its plan."}"#,
     printcolumn = r#"{"name":"Provider","type":"string","jsonPath":".spec.provider","description":"The kind of auth server."}"#,

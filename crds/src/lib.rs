@@ -43,6 +43,12 @@ pub const GROUP: &str = "tidings.dev";
 /// The version that is served.
 pub const VERSION: &str = "v1alpha1";
 
+/// The name of most objects (RFC 1123, a subdomain).
+pub(crate) const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// The name of a namespace (RFC 1123, a label).
+pub(crate) const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
 /// The definitions, in the order in which they are applied.
 pub fn definitions() -> [CustomResourceDefinition; 4] {
     [AuthServer::crd(), Webhook::crd(), DeliveryReport::crd(), WebhookReplay::crd()]

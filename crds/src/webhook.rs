@@ -8,6 +8,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::status::{Attempt, Condition, FailedAttempt, SourceTally};
+use crate::{LABEL, NAME};
+
+/// A key of a Secret.
+const KEY: &str = r"^[-._a-zA-Z0-9]+$";
+
+/// A Service's name (RFC 1035): it becomes the first label of a host.
+const SERVICE: &str = r"^[a-z]([-a-z0-9]*[a-z0-9])?$";
+
+/// A path, with a query if there is one: it becomes the end of a URL.
+const PATH: &str = r"^/[^\s#\\\x00-\x1f\x7f]*$";
+
+/// The name of a host, or an address.
+const HOST: &str = r"^[A-Za-z0-9._:-]+$";
 
 /// Which events of an auth server go to which endpoint, signed with which key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -70,11 +83,11 @@ pub struct WebhookSpec {
 #[serde(rename_all = "camelCase")]
 pub struct AuthServerRef {
     /// The AuthServer's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub name: String,
     /// Its namespace; the Webhook's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: Option<String>,
 }
 
@@ -103,15 +116,15 @@ pub struct EndpointSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRef {
-    /// The Service's name.
-    #[schemars(length(min = 1, max = 63))]
+    /// The Service's name: the name alone, without a namespace, a port or a path.
+    #[schemars(length(min = 1, max = 63), regex(pattern = SERVICE))]
     pub name: String,
     /// Its port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
     /// The path, with a query if there is one.
     #[serde(default = "root", skip_serializing_if = "is_root")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[^\s]*$"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
     pub path: String,
     /// http or https.
     #[serde(default)]
@@ -162,10 +175,10 @@ pub struct HeaderSource {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub name: String,
     /// The key in it.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
 }
 
@@ -174,7 +187,7 @@ pub struct SecretKeyRef {
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub name: String,
 }
 
@@ -183,11 +196,11 @@ pub struct SecretRef {
 #[serde(rename_all = "camelCase")]
 pub struct SigningKeyRef {
     /// The Secret's name, in the Webhook's own namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub name: String,
     /// The key in it. One that begins with whsec_ is read as Standard Webhooks has it, any other as its bytes.
     #[serde(default = "signing_key")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
 }
 
@@ -203,7 +216,7 @@ pub struct TlsSpec {
     pub client_cert_secret_ref: Option<SecretRef>,
     /// The name that the certificate must carry, in place of the URL's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = HOST))]
     pub server_name: Option<String>,
 }
 

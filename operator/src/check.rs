@@ -4,11 +4,12 @@
 //! knowing. A rule that the schema states is judged here again, since objects may be older than it.
 
 use http::{HeaderName, HeaderValue};
-use tidings_crds::{EndpointSpec, Scheme, Webhook, WebhookSpec};
+use tidings_crds::{Webhook, WebhookSpec};
 use tidings_plan::{EventPattern, Filter, ObjectName, Pointer, SecretText};
 use tidings_signature::SigningKey;
-use url::Url;
 
+use crate::endpoint::url_of;
+use crate::named;
 use crate::resolve::{Frame, Resolved};
 use crate::{Finding, Reason};
 
@@ -47,6 +48,26 @@ const KNOWN_EVENTS: &[&str] = &[
     "Grant.LimitExceeded",
 ];
 
+/// The headers that Tidings or HTTP itself writes, besides those that begin with `webhook-`.
+const RESERVED_HEADERS: &[&str] = &[
+    "host",
+    "content-length",
+    "content-type",
+    "connection",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "user-agent",
+    "traceparent",
+    "tracestate",
+    "logto-signature-sha-256",
+];
+
 /// What was found.
 pub(crate) struct Checked {
     pub(crate) result: Result<(), Finding>,
@@ -55,6 +76,7 @@ pub(crate) struct Checked {
 
 /// What the policies look at.
 struct Subject<'a> {
+    namespace: &'a str,
     spec: &'a WebhookSpec,
     frame: Option<&'a Frame>,
     resolved: Option<&'a Resolved>,
@@ -62,33 +84,19 @@ struct Subject<'a> {
 
 type Policy = for<'a> fn(&Subject<'a>) -> Result<(), Finding>;
 
-const POLICIES: [Policy; 8] =
-    [auth_server, events, filter, ordering_key, delivery, endpoint, headers, signing_keys];
+const POLICIES: [Policy; 9] =
+    [auth_server, named, events, filter, ordering_key, delivery, endpoint, headers, signing_keys];
 
 /// Judges a Webhook.
-pub(crate) fn webhook(webhook: &Webhook, frame: Option<&Frame>, resolved: Option<&Resolved>) -> Checked {
-    let subject = Subject { spec: &webhook.spec, frame, resolved };
+pub(crate) fn webhook(
+    name: &ObjectName,
+    webhook: &Webhook,
+    frame: Option<&Frame>,
+    resolved: Option<&Resolved>,
+) -> Checked {
+    let subject = Subject { namespace: &name.namespace, spec: &webhook.spec, frame, resolved };
     let result = POLICIES.iter().try_for_each(|policy| policy(&subject));
     Checked { result, warnings: [unknown_events(&subject), weak_keys(&subject)].concat() }
-}
-
-/// The URL that an endpoint means; a Service is spoken to in the Webhook's own namespace.
-pub(crate) fn url_of(namespace: &str, endpoint: &EndpointSpec) -> String {
-    match (&endpoint.url, &endpoint.service_ref) {
-        (Some(url), _) => url.clone(),
-        (None, Some(service)) => {
-            let scheme = if service.scheme == Scheme::Https { "https" } else { "http" };
-            format!("{scheme}://{}.{namespace}.svc:{}{}", service.name, service.port, service.path)
-        }
-        (None, None) => String::new(),
-    }
-}
-
-/// The host of an endpoint, with its port where one is written; never its path or query.
-pub(crate) fn endpoint_host(name: &ObjectName, endpoint: &EndpointSpec) -> Option<String> {
-    let url = Url::parse(&url_of(&name.namespace, endpoint)).ok()?;
-    let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 fn auth_server(subject: &Subject<'_>) -> Result<(), Finding> {
@@ -97,6 +105,10 @@ fn auth_server(subject: &Subject<'_>) -> Result<(), Finding> {
     }
     let message = "the AuthServer itself cannot be used: its own status tells why";
     Err(Finding::new(Reason::AuthServerInvalid, "spec.authServerRef", message))
+}
+
+fn named(subject: &Subject<'_>) -> Result<(), Finding> {
+    named::of_webhook(subject.spec)
 }
 
 fn events(subject: &Subject<'_>) -> Result<(), Finding> {
@@ -144,13 +156,7 @@ fn delivery(subject: &Subject<'_>) -> Result<(), Finding> {
 fn endpoint(subject: &Subject<'_>) -> Result<(), Finding> {
     let endpoint = &subject.spec.endpoint;
     let field = if endpoint.url.is_some() { "spec.endpoint.url" } else { "spec.endpoint.serviceRef" };
-    if endpoint.url.is_some() == endpoint.service_ref.is_some() {
-        let message = "write exactly one of url and serviceRef";
-        return Err(Finding::new(Reason::InvalidEndpoint, "spec.endpoint", message));
-    }
-    // The namespace's name plays no part in what is judged here.
-    let url = Url::parse(&url_of("namespace", endpoint))
-        .map_err(|error| Finding::new(Reason::InvalidEndpoint, field, format!("this is no URL: {error}")))?;
+    let url = url_of(subject.namespace, endpoint)?;
     let Some(frame) = subject.frame else { return Ok(()) };
     frame
         .egress
@@ -167,6 +173,12 @@ fn headers(subject: &Subject<'_>) -> Result<(), Finding> {
         };
         let name = HeaderName::try_from(&header.name)
             .map_err(|_| refused("name", "this is no header's name: write letters, digits and dashes"))?;
+        if is_reserved(&name) {
+            return Err(refused(
+                "name",
+                "this header is written by Tidings or by HTTP itself: take another name",
+            ));
+        }
         let value = resolved.headers.get(name.as_str()).map(SecretText::reveal).unwrap_or_default();
         let part = if header.value_from.is_some() { "valueFrom" } else { "value" };
         HeaderValue::try_from(value).map_err(|_| {
@@ -174,6 +186,11 @@ fn headers(subject: &Subject<'_>) -> Result<(), Finding> {
         })?;
     }
     Ok(())
+}
+
+/// The schema's rule over the names of headers, for objects that are older than it.
+fn is_reserved(name: &HeaderName) -> bool {
+    name.as_str().starts_with("webhook-") || RESERVED_HEADERS.contains(&name.as_str())
 }
 
 fn signing_keys(subject: &Subject<'_>) -> Result<(), Finding> {

@@ -19,6 +19,10 @@ mod resolve;
 
 mod check;
 
+mod endpoint;
+
+mod named;
+
 mod render;
 
 pub mod reason;
@@ -135,13 +139,13 @@ pub fn judge_webhook(
     };
     let frame = server.and_then(|server| server.frame.as_ref().ok());
     let resolved = resolve::webhook(objects, name, webhook);
-    let checked = check::webhook(webhook, frame, resolved.as_ref().ok());
+    let checked = check::webhook(name, webhook, frame, resolved.as_ref().ok());
     let accepted = allowed.and(checked.result);
     let plan = match (&accepted, resolved.as_ref(), frame) {
         (Ok(()), Ok(resolved), Some(frame)) => Some(render::webhook(name, webhook, resolved, frame)),
         _ => None,
     };
-    let endpoint_host = check::endpoint_host(name, &webhook.spec.endpoint);
+    let endpoint_host = endpoint::host_of(&name.namespace, &webhook.spec.endpoint);
     let resolved_refs = resolved.map(|_| ());
     (Judged { accepted, resolved_refs, warnings: checked.warnings, endpoint_host }, plan)
 }

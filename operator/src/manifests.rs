@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tidings_crds::{AuthServer, Webhook};
-use tidings_plan::ObjectName;
+use tidings_plan::{ObjectName, dns};
 
 use crate::lint::Schemas;
 use crate::reason::Place;
@@ -211,6 +211,11 @@ impl Loaded {
             let message = format!("the {} has no metadata.name", kind.as_str());
             return self.unreadable(file, source.line_of("metadata"), message);
         };
+        let is_placed = kind == Kind::Namespace || dns::is_label(namespace);
+        if !(is_placed && dns::is_object_name(name)) {
+            let message = "metadata.name and metadata.namespace are not names that Kubernetes takes: write lower-case letters, digits and dashes";
+            return self.unreadable(file, source.line_of("metadata"), message.to_owned());
+        }
         self.objects_read += 1;
         let name = ObjectName::new(if kind == Kind::Namespace { "" } else { namespace }, name);
         let duplicate = self.sources.get(&(kind, name.clone())).map(|first| (first.file.clone(), first.line));

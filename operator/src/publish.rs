@@ -344,7 +344,7 @@ impl Writer<'_> {
         };
         let labels = [
             ("app.kubernetes.io/managed-by".to_owned(), "tidings-operator".to_owned()),
-            ("tidings.dev/auth-server".to_owned(), self.name.name.chars().take(63).collect()),
+            ("tidings.dev/auth-server".to_owned(), label_value(&self.name.name)),
         ];
         Secret {
             metadata: ObjectMeta {
@@ -359,6 +359,12 @@ impl Writer<'_> {
             ..Secret::default()
         }
     }
+}
+
+/// As much of a name as a label's value holds; a name may have a dash or a dot where that ends, a label not.
+fn label_value(name: &str) -> String {
+    let start: String = name.chars().take(63).collect();
+    start.trim_end_matches(['-', '.']).to_owned()
 }
 
 /// Packing some thousand Webhooks takes a while: off the threads that serve everything else.

@@ -169,9 +169,12 @@ reasons! {
     /// The filter is no CEL expression, or could cost too much.
     InvalidFilter in [Accepted, Ready, Lint]:
         "Write a CEL expression over event that gives true or false, as the message tells.",
+    /// A name in the spec is not one that an object can have.
+    InvalidName in [Accepted, Ready, Lint]:
+        "Write the name as the object has it, without a path, a port or anything else around it, as the message tells.",
     /// The endpoint's URL cannot be used.
     InvalidEndpoint in [Accepted, Ready, Lint]:
-        "Write exactly one of url, as in https://HOST/PATH, and serviceRef.",
+        "Write exactly one of url, as in https://HOST/PATH, and serviceRef, the parts as the message tells.",
     /// The endpoint's address is not one that deliveries may go to.
     AddressBlocked in [Accepted, Ready, Event, Lint]:
         "Name a public https endpoint or a serviceRef of the own namespace, or have the platform team open the CIDR in the AuthServer's spec.egress.allow.",

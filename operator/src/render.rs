@@ -6,7 +6,7 @@ use tidings_plan::{
     WebhookPlan,
 };
 
-use crate::check;
+use crate::endpoint::url_of;
 use crate::resolve::{Frame, Resolved};
 
 /// The plan of one auth server.
@@ -37,7 +37,8 @@ pub(crate) fn webhook(
         generation: webhook.metadata.generation.unwrap_or_default(),
         events: spec.events.iter().filter_map(|text| EventPattern::parse(text).ok()).collect(),
         endpoint: Endpoint {
-            url: check::url_of(&name.namespace, &spec.endpoint),
+            // What is rendered was checked before.
+            url: url_of(&name.namespace, &spec.endpoint).map(String::from).unwrap_or_default(),
             in_cluster: spec.endpoint.service_ref.is_some(),
             headers,
             tls,

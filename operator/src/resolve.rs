@@ -40,7 +40,7 @@ pub(crate) fn auth_server(
     server: &AuthServer,
 ) -> Result<Frame, Vec<Finding>> {
     let spec = &server.spec;
-    let mut findings = Vec::new();
+    let mut findings = crate::named::of_server(name, spec);
     let mut keys = Vec::new();
     if let Some(ingest) = &spec.ingest {
         let (key, field) = (&ingest.signing_key_ref, "spec.ingest.signingKeyRef");

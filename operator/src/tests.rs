@@ -242,3 +242,5 @@ fn a_service_is_spoken_to_in_the_webhooks_own_namespace_over_plain_http() {
     assert_eq!((endpoint.url.as_str(), endpoint.in_cluster), ("http://mailer.shop.svc:8080/hook", true));
     assert_eq!(world.judged().endpoint_host.as_deref(), Some("mailer.shop.svc:8080"));
 }
+
+mod names;

@@ -23,7 +23,7 @@ use tidings_crds::{AuthServer, Webhook, WebhookReplay};
 use tidings_plan::{ObjectName, Plan, WebhookPlan, shards};
 
 use crate::{
-    Finding, Judged, JudgedServer, Objects, judge_server, judge_webhook, names, render_plan, resolve,
+    Finding, Judged, JudgedServer, Objects, judge_server, judge_webhook, named, names, render_plan, resolve,
 };
 use change::{Change, Kind, Object, Pod, Unreadable};
 use sidecars::{Reports, Sidecar};
@@ -137,10 +137,12 @@ impl World {
         self.waiting.iter()
     }
 
-    /// The `AuthServers`, with the labels that select their pods.
+    /// The `AuthServers`, with the labels that select their pods. A selector that is none selects nothing.
     pub fn pod_selectors(&self) -> BTreeMap<ObjectName, tidings_crds::Selector> {
         let servers = self.objects.auth_servers.iter();
-        servers.filter_map(|(name, server)| Some((name.clone(), server.spec.pod_selector.clone()?))).collect()
+        let selectors =
+            servers.filter_map(|(name, server)| Some((name.clone(), server.spec.pod_selector.clone()?)));
+        selectors.filter(|(_, selector)| named::of_selector(selector, "").is_ok()).collect()
     }
 
     /// Everything is to be looked at again, as after leadership was won.

@@ -15,6 +15,7 @@ mod pointer;
 mod secret;
 mod selection;
 
+pub mod dns;
 pub mod shards;
 
 use std::collections::BTreeMap;

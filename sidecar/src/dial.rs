@@ -30,7 +30,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::ServerName;
 use tidings_egress::{Blocked, Egress};
-use tidings_plan::{Endpoint, Tls};
+use tidings_plan::{Endpoint, Tls, dns};
 use url::Url;
 
 use crate::envelope::Envelope;
@@ -78,6 +78,14 @@ pub enum DialError {
     /// The URL is none.
     #[error("the URL is not valid: {0}")]
     Url(#[from] url::ParseError),
+    /// The plan has a Service of the Webhook's namespace where the URL names another host.
+    #[error(
+        "the endpoint is not a Service of namespace {namespace}: write the Service's name alone in serviceRef.name, and upgrade the operator, which should have refused it"
+    )]
+    NotAService {
+        /// The Webhook's namespace.
+        namespace: String,
+    },
     /// The policy forbids it.
     #[error(transparent)]
     Blocked(#[from] Blocked),
@@ -137,10 +145,14 @@ impl Dialer {
         Self(Arc::new(Inner { egress: Arc::new(egress), clients: Mutex::default() }))
     }
 
-    /// The way to an endpoint; judges its URL, and the address where the URL holds one.
-    pub fn client_for(&self, endpoint: &Endpoint) -> Result<EndpointClient, DialError> {
+    /// The way to an endpoint of a Webhook of this namespace; checks its URL, and the address where the URL
+    /// holds one. What is open to a Service of the namespace alone is open to no other host.
+    pub fn client_for(&self, namespace: &str, endpoint: &Endpoint) -> Result<EndpointClient, DialError> {
         let Endpoint { url, in_cluster, headers, tls } = endpoint;
         let url = Url::parse(url)?;
+        if *in_cluster && !url.domain().is_some_and(|host| dns::is_service_of(namespace, host)) {
+            return Err(DialError::NotAService { namespace: namespace.to_owned() });
+        }
         self.0.egress.judge_url(&url, *in_cluster)?;
         let mut made = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {

@@ -296,6 +296,25 @@ async fn a_name_that_resolves_to_a_forbidden_address_is_never_dialled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_cannot_call_another_host_a_service_of_the_namespace() {
+    let receiver = Receiver::start().await;
+    let port = receiver.port();
+    let hosts = ["127.0.0.1", "localhost", "mailer.auth.svc", "mailer.shop.svc.example.com", "shop.svc"];
+    let called = hosts.map(|host| {
+        let mut webhook =
+            webhook_to(&format!("at-{}", host.replace('.', "-")), &format!("http://{host}:{port}/"));
+        webhook.endpoint.in_cluster = true;
+        webhook
+    });
+    let home = Home::default();
+    home.put(&plan(called));
+    let sidecar = home.start().await;
+    assert_eq!(sidecar.metric("tidings_plan_webhooks_rejected").await, Some(hosts.len() as u64));
+    assert_eq!(sidecar.sender().await.send(&capture::of_event("PostSignIn")).await.status, 200);
+    assert!(receiver.received().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_nobody_knows() {
     fails(webhook_to("hostile", "http://nobody.invalid/"), "DnsFailed", "Dns").await;
 }

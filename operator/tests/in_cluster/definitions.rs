@@ -15,6 +15,10 @@ fn table(stage: &Stage) -> Vec<(Value, &'static str)> {
     let header = |header: Value| hook().with("/spec/endpoint/headers", json!([header]));
     let delivery = |delivery: Value| hook().with("/spec/delivery", delivery);
     let service = json!({ "name": "mail", "port": 80 });
+    let to_service = |field: &str, value: Value| {
+        let endpoint = json!({ "serviceRef": service }).with(&format!("/serviceRef/{field}"), value);
+        hook().with("/spec/endpoint", endpoint)
+    };
     let retry = json!({ "initialBackoffSeconds": 60, "maxBackoffSeconds": 10 });
     let reserved = "this header is written by Tidings or by HTTP itself";
     vec![
@@ -22,7 +26,10 @@ fn table(stage: &Stage) -> Vec<(Value, &'static str)> {
         (hook().with("/spec/events", json!(["Us*er"])), "spec.events[0]"),
         (hook().with("/spec/events", json!("PostSignIn")), "spec.events"),
         (hook().with("/spec/endpoint", json!({})), "write exactly one of url and serviceRef"),
-        (hook().with("/spec/endpoint/serviceRef", service), "write exactly one of url and serviceRef"),
+        (
+            hook().with("/spec/endpoint/serviceRef", service.clone()),
+            "write exactly one of url and serviceRef",
+        ),
         (hook().with("/spec/endpoint/url", json!("ftp://shop.example.com")), "spec.endpoint.url"),
         (hook().with("/spec/endpoint/url", json!("https://a b")), "spec.endpoint.url"),
         (hook().with("/spec/filter", json!("")), "spec.filter"),
@@ -37,6 +44,16 @@ fn table(stage: &Stage) -> Vec<(Value, &'static str)> {
         (delivery(json!({ "orderingKey": ["no pointer"] })), "spec.delivery.orderingKey[0]"),
         (delivery(json!({ "retry": retry })), "initialBackoffSeconds may not be more than maxBackoffSeconds"),
         (hook().with("/spec/secretRef", Value::Null), "spec.secretRef"),
+        (hook().with("/spec/secretRef/name", json!("../../auth/secrets/x")), "spec.secretRef.name"),
+        (hook().with("/spec/secretRef/key", json!("a/b")), "spec.secretRef.key"),
+        (hook().with("/spec/authServerRef/namespace", json!("a/b")), "spec.authServerRef.namespace"),
+        (hook().with("/spec/endpoint/tls/serverName", json!("a/b")), "spec.endpoint.tls.serverName"),
+        (to_service("name", json!("10.99.0.1:9999/v1/admin?")), "spec.endpoint.serviceRef.name"),
+        (to_service("name", json!("mail.auth")), "spec.endpoint.serviceRef.name"),
+        (to_service("port", json!(65536)), "spec.endpoint.serviceRef.port"),
+        (to_service("path", json!("/a#b")), "spec.endpoint.serviceRef.path"),
+        (to_service("path", json!("/a\\b")), "spec.endpoint.serviceRef.path"),
+        (server().with("/metadata/name", json!("l".repeat(201))), "the name has more than 200 characters"),
         (
             server().with("/spec/generic", json!({ "eventPointer": "/type" })),
             "generic belongs to provider Generic alone",

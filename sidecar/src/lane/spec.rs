@@ -53,7 +53,7 @@ impl Spec {
             return Err(SpecError::NoKey);
         }
         let filter = plan.filter.as_deref().map(Filter::compile).transpose()?;
-        let client = dialer.client_for(&plan.endpoint)?;
+        let client = dialer.client_for(&plan.webhook.namespace, &plan.endpoint)?;
         Ok(Self { plan, source, keys, filter, client })
     }
 
