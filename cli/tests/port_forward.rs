@@ -192,7 +192,7 @@ async fn sidecar() -> (SocketAddr, TempDir) {
             );
         }
     });
-    let plan: Plan = serde_json::from_value(json!({
+    let plan = json!({
         "version": tidings_plan::PLAN_VERSION,
         "authServer": ObjectName::new("auth", "logto"),
         "ingest": tidings_plan::Ingest::default(),
@@ -203,8 +203,8 @@ async fn sidecar() -> (SocketAddr, TempDir) {
             "signingKeys": ["a-key-that-is-long-enough-for-all"], "filter": null, "format": "Native",
             "delivery": tidings_plan::Delivery::default(), "suspend": false,
         }],
-    }))
-    .unwrap();
+    });
+    let plan = Plan::from_json(plan.to_string().as_bytes()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let store = Settings { dir: folder.path().to_owned(), ..Settings::default() };

@@ -221,8 +221,7 @@ async fn read(api: &Api<Secret>, name: &ObjectName) -> Result<Option<Known>, kub
     let owner = owners.first().map(|owner| owner.uid.clone()).unwrap_or_default();
     let Some(head) = head else {
         // Written anew, over what is there.
-        let frame = Plan::empty(name.clone());
-        let head = Head { generation: 0, digest: String::new(), frame, shards: Vec::new() };
+        let head = Head::in_place_of(bytes.map_or(&[], |bytes| &bytes.0));
         return Ok(Some(Known { head, owner: String::new(), version }));
     };
     for shard in &head.shards {

@@ -12,6 +12,7 @@
 
 mod filter;
 mod pointer;
+mod published;
 mod secret;
 mod selection;
 
@@ -26,15 +27,17 @@ use sha2::{Digest, Sha256};
 
 pub use filter::{Filter, FilterError, MAX_FILTER_BYTES};
 pub use pointer::{Pointer, PointerError};
+pub use published::{FEATURES, LeftOut, Malformed, Published};
 pub use secret::SecretText;
 pub use selection::{EventPattern, MAX_EVENT_NAME_BYTES, PatternError, SelectionIndex};
 pub use tidings_egress::Egress;
 
-/// The version of the plan's shape. A sidecar refuses one that it does not know.
+/// The version of the plan's shape. A sidecar refuses one that it does not know; what is added to a plan does
+/// not change it, see [`Published`].
 pub const PLAN_VERSION: u32 = 1;
 
 /// Everything that one sidecar runs: one auth server and the Webhooks that it serves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// The shape of this document, [`PLAN_VERSION`].
@@ -48,7 +51,6 @@ pub struct Plan {
     /// The Webhooks, sorted by namespace and name.
     pub webhooks: Vec<WebhookPlan>,
     /// The replays, sorted by UID.
-    #[serde(default)]
     pub replays: Vec<ReplayPlan>,
 }
 
@@ -215,7 +217,7 @@ impl Default for Retry {
 pub enum PlanError {
     /// Not JSON of the plan's shape.
     #[error("the plan is not readable: {0}")]
-    Malformed(#[from] serde_json::Error),
+    Malformed(#[from] Malformed),
     /// A shape that this program does not know.
     #[error(
         "the plan has version {found}, this sidecar runs version {PLAN_VERSION}: upgrade the older of operator and sidecar"
@@ -223,6 +225,14 @@ pub enum PlanError {
     Version {
         /// The plan's version.
         found: u32,
+    },
+    /// Something in it must not be ignored, and this program does not know it.
+    #[error(
+        "the plan requires {feature:?}, which this sidecar does not have: upgrade the sidecar to the operator's version"
+    )]
+    Requires {
+        /// The feature.
+        feature: String,
     },
 }
 
@@ -241,17 +251,9 @@ impl Plan {
         }
     }
 
-    /// Reads a plan from its JSON.
+    /// Reads a plan from its JSON, without the Webhooks that this program cannot run; see [`Published`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, PlanError> {
-        #[derive(Deserialize)]
-        struct Head {
-            version: u32,
-        }
-        let Head { version } = serde_json::from_slice(bytes)?;
-        if version != PLAN_VERSION {
-            return Err(PlanError::Version { found: version });
-        }
-        Ok(serde_json::from_slice(bytes)?)
+        published::read_plan(bytes, &mut Vec::new())
     }
 
     /// Its JSON: the same plan gives the same bytes.

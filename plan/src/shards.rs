@@ -16,9 +16,11 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::{ObjectName, PLAN_VERSION, Plan, WebhookPlan};
+use crate::published::{self, Malformed, Published};
+use crate::{ObjectName, Plan, PlanError, WebhookPlan};
 
 /// The most bytes of one shard.
 pub const MAX_SHARD_BYTES: usize = 512 << 10;
@@ -46,17 +48,21 @@ const FULL_SHARD_BYTES: usize = 384 << 10;
 const MAX_UNPACKED_BYTES: u64 = 64 << 20;
 
 /// What a plan's Secret holds: everything but the Webhooks, and where those are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
     /// Each published plan has the next number; 1 is the first.
     pub generation: u64,
-    /// The plan's [`Plan::digest`].
+    /// The plan's [`Plan::digest`], its name: computed by the operator that published it, and compared with
+    /// nothing that another version computes.
     pub digest: String,
-    /// The plan without its Webhooks.
-    pub frame: Plan,
+    /// The plan without its Webhooks, as it was published. It holds keys.
+    frame: Box<RawValue>,
     /// The shards, in the order of their numbers.
     pub shards: Vec<ShardRef>,
+    /// The digest of the frame's bytes and the shards' digests; heads of 0.1.0-dev.1 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
 }
 
 /// Where a shard is, and what it must hold.
@@ -89,17 +95,12 @@ pub enum ShardError {
         /// How many Webhooks there are.
         webhooks: usize,
     },
-    /// The head is none. The parser's own words could quote a key.
-    #[error("the plan's head is not readable, at byte {}", .0.column())]
-    Head(serde_json::Error),
-    /// A shape that this program does not know.
-    #[error(
-        "the plan has version {found}, this sidecar runs version {PLAN_VERSION}: upgrade the older of operator and sidecar"
-    )]
-    Version {
-        /// The plan's version.
-        found: u32,
-    },
+    /// The head is none.
+    #[error("the plan's head is not readable: {0}")]
+    Head(Malformed),
+    /// This program cannot run what the pieces hold.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// A shard's bytes are not those that the head names: another plan is being published.
     #[error("shard {number} is not the one that the head names: a newer plan is being published")]
     Changed {
@@ -114,11 +115,19 @@ pub enum ShardError {
         /// Why.
         reason: String,
     },
-    /// The pieces fit, and the whole is not what the head says.
-    #[error("the plan's pieces are whole, but together they are not plan {expected}")]
-    Digest {
+    /// The head was changed after it was published.
+    #[error("the plan's head is not as it was published: the checksum of plan {digest} does not match")]
+    Checksum {
         /// The head's digest.
-        expected: String,
+        digest: String,
+    },
+    /// There are not as many shards as the head names.
+    #[error("the plan has {found} shards, its head names {named}")]
+    Missing {
+        /// How many there are.
+        found: usize,
+        /// How many the head names.
+        named: usize,
     },
 }
 
@@ -155,25 +164,29 @@ pub fn split(plan: &Plan, before: usize) -> Result<Vec<Shard>, ShardError> {
     Ok(shards)
 }
 
-/// Puts a plan together again, and checks it.
-pub fn join(head: &Head, shards: &[Vec<u8>]) -> Result<Plan, ShardError> {
-    let mut plan = head.frame.clone();
+/// Puts a plan together again, and checks that its bytes are those that were published.
+pub fn join(head: &Head, shards: &[Vec<u8>]) -> Result<Published, ShardError> {
+    if shards.len() != head.shards.len() {
+        return Err(ShardError::Missing { found: shards.len(), named: head.shards.len() });
+    }
+    let mut webhooks = Vec::new();
     for (number, (named, bytes)) in head.shards.iter().zip(shards).enumerate() {
         if digest(bytes) != named.digest {
             return Err(ShardError::Changed { number });
         }
-        plan.webhooks.extend(unpack(number, bytes)?);
+        webhooks.extend(unpack(number, bytes)?);
     }
-    plan.webhooks.sort_by(|a, b| a.webhook.cmp(&b.webhook));
-    if shards.len() != head.shards.len() || plan.digest() != head.digest {
-        return Err(ShardError::Digest { expected: head.digest.clone() });
-    }
-    Ok(plan)
+    Ok(Published::join(&head.frame, &webhooks, head.generation, &head.digest)?)
 }
 
 /// The digest of some bytes, as heads name it.
 pub fn digest(bytes: &[u8]) -> String {
     crate::hex(&Sha256::digest(bytes)[..16])
+}
+
+fn checksum(frame: &RawValue, shards: &[ShardRef]) -> String {
+    let shards = shards.iter().map(|shard| shard.digest.as_str());
+    digest(std::iter::once(frame.get()).chain(shards).collect::<Vec<_>>().join("\n").as_bytes())
 }
 
 fn largest(shards: &[Shard]) -> usize {
@@ -193,14 +206,12 @@ fn number_of(webhook: &ObjectName, count: usize) -> usize {
     usize::from(Sha256::digest(webhook.to_string())[0]) % count
 }
 
-fn unpack(number: usize, bytes: &[u8]) -> Result<Vec<WebhookPlan>, ShardError> {
+fn unpack(number: usize, bytes: &[u8]) -> Result<Vec<Box<RawValue>>, ShardError> {
     let unreadable = |reason: String| ShardError::Shard { number, reason };
     let mut json = Vec::new();
     let unpacked = GzDecoder::new(bytes).take(MAX_UNPACKED_BYTES).read_to_end(&mut json);
     unpacked.map_err(|error| unreadable(error.to_string()))?;
-    // The parser's own words could quote a key.
-    serde_json::from_slice(&json)
-        .map_err(|error| unreadable(format!("it is no list of Webhooks, at byte {}", error.column())))
+    published::read_raw(&json).map_err(|error| unreadable(error.to_string()))
 }
 
 // === impl Head ===
@@ -208,8 +219,21 @@ fn unpack(number: usize, bytes: &[u8]) -> Result<Vec<WebhookPlan>, ShardError> {
 impl Head {
     /// The head of a plan whose shards lie in these slots.
     pub fn new(generation: u64, plan: &Plan, shards: Vec<ShardRef>) -> Self {
-        let frame = Plan { webhooks: Vec::new(), ..plan.clone() };
-        Self { generation, digest: plan.digest(), frame, shards }
+        let frame = published::raw(&Plan { webhooks: Vec::new(), ..plan.clone() });
+        let checksum = Some(checksum(&frame, &shards));
+        Self { generation, digest: plan.digest(), frame, shards, checksum }
+    }
+
+    /// What takes the place of a head that cannot be read: nothing of it is used again but its number, where
+    /// that can be read, so that the next plan has a higher one.
+    pub fn in_place_of(unreadable: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Number {
+            generation: u64,
+        }
+        let generation = published::read(unreadable).map_or(0, |Number { generation }| generation);
+        let (digest, frame) = (String::new(), RawValue::NULL.to_owned());
+        Self { generation, digest, frame, shards: Vec::new(), checksum: None }
     }
 
     /// Its JSON: the same head gives the same bytes.
@@ -217,23 +241,20 @@ impl Head {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads a head from its JSON.
+    /// Reads a head from its JSON, of whatever version the plan is, and checks that it is as it was published.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ShardError> {
-        /// What every version has.
-        #[derive(Deserialize)]
-        struct Shape {
-            frame: Frame,
+        let head: Self = published::read_raw(bytes).map_err(ShardError::Head)?;
+        match &head.checksum {
+            Some(published) if *published != checksum(&head.frame, &head.shards) => {
+                Err(ShardError::Checksum { digest: head.digest })
+            }
+            _ => Ok(head),
         }
-        #[derive(Deserialize)]
-        struct Frame {
-            version: u32,
-        }
-        let Shape { frame: Frame { version: found } } =
-            serde_json::from_slice(bytes).map_err(ShardError::Head)?;
-        if found != PLAN_VERSION {
-            return Err(ShardError::Version { found });
-        }
-        serde_json::from_slice(bytes).map_err(ShardError::Head)
+    }
+
+    /// The plan without its Webhooks.
+    pub fn frame(&self) -> Result<Plan, PlanError> {
+        Plan::from_json(self.frame.get().as_bytes())
     }
 
     /// The slots that it does not name, lowest first.
@@ -241,6 +262,21 @@ impl Head {
         (0..SLOTS).filter(|slot| !self.shards.iter().any(|shard| shard.slot == *slot))
     }
 }
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { generation, digest, frame: _, shards, checksum: _ } = self;
+        write!(f, "Head({generation}, {digest}, {shards:?})")
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_json() == other.to_json()
+    }
+}
+
+impl Eq for Head {}
 
 // === impl Shard ===
 

@@ -84,7 +84,7 @@ async fn run(arguments: Arguments) -> Result<(), EndError> {
 async fn from_folder(sidecar: &Sidecar, folder: &Path, beside: &mut Beside) {
     let mut folder = PlanFolder::new(folder);
     match folder.poll() {
-        Ok(Some(plan)) => drop(sidecar.apply(&plan).await),
+        Ok(Some(plan)) => drop(sidecar.apply_published(&plan).await),
         Ok(None) => drop(sidecar.apply_last_good().await),
         Err(error) => {
             tracing::warn!(%error, "the plan cannot be used, the last good one runs");

@@ -132,15 +132,16 @@ impl PlanSecret {
     /// Runs the plan that a head names, unless it runs already.
     async fn consider(&mut self, object: &str, secret: Secret) -> Result<(), Setback> {
         let head = Head::from_json(&value(object, secret, HEAD_KEY)?)?;
-        if head.frame.auth_server != self.auth_server {
-            return Err(Setback::OfAnother(head.frame.auth_server));
+        let frame = head.frame().map_err(ShardError::from)?;
+        if frame.auth_server != self.auth_server {
+            return Err(Setback::OfAnother(frame.auth_server));
         }
         if (head.generation, &head.digest) != (self.running.generation, &self.running.digest) {
             self.fetch(&head).await?;
             let pieces: Vec<_> =
                 head.shards.iter().filter_map(|named| self.shards.get(&named.digest).cloned()).collect();
             let plan = shards::join(&head, &pieces)?;
-            self.running = self.applier.apply_published(&plan, head.generation).await;
+            self.running = self.applier.apply_published(&plan).await;
         }
         self.went_well();
         Ok(())

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tidings_egress::Egress;
-use tidings_plan::{ObjectName, Plan, ReplayPlan, SelectionIndex, WebhookPlan};
+use tidings_plan::{ObjectName, Published, ReplayPlan, SelectionIndex, WebhookPlan};
 use tidings_store::{
     Changes, DeadLetter, Event, EventHead, LaneChange, ReplayProgress, Seq, Store, StoreError, now_ms,
 };
@@ -59,7 +59,7 @@ pub struct Engine<S> {
 /// What became of a plan.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
-    /// The plan's name, [`Plan::digest`]; empty before the first plan.
+    /// The plan's name, [`Published::digest`]; empty before the first plan.
     pub digest: String,
     /// Which one of the plans that were published; 0 where it was not.
     pub generation: u64,
@@ -162,11 +162,16 @@ impl<S: Store> Engine<S> {
     }
 
     /// Runs a plan in place of the one before. A Webhook that does not compile is left out, its cursor
-    /// is kept, and the others run. `generation`: its number among those that were published, else 0.
-    pub fn apply(self: &Arc<Self>, plan: &Plan, generation: u64) -> Arc<Applied> {
+    /// is kept, and the others run.
+    pub fn apply(self: &Arc<Self>, published: &Published) -> Arc<Applied> {
+        let Published { plan, generation, digest, left_out, .. } = published;
         let mut lanes = self.lanes();
         let dialer = self.dialer(&mut lanes, &plan.egress);
-        let mut rejected = Vec::new();
+        let mut rejected: Vec<_> =
+            left_out.iter().map(|one| (one.webhook.clone(), one.reason.clone())).collect();
+        for (webhook, reason) in &rejected {
+            tracing::warn!(%webhook, reason, "the Webhook is left out");
+        }
         let mut specs = BTreeMap::new();
         for webhook in &plan.webhooks {
             match Spec::compile(webhook.clone(), plan.auth_server.clone(), &dialer) {
@@ -185,7 +190,7 @@ impl<S: Store> Engine<S> {
         self.routing.store(Arc::new(Routing::of(&lanes)));
         self.join(fresh);
         self.replay(&lanes, &plan.replays);
-        let (digest, webhooks) = (plan.digest(), lanes.running.len());
+        let (digest, generation, webhooks) = (digest.clone(), *generation, lanes.running.len());
         let applied = Arc::new(Applied { digest, generation, webhooks, rejected });
         self.applied.store(Arc::clone(&applied));
         self.unsaved.touch();

@@ -8,8 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use tidings_plan::{Plan, PlanError};
+use tidings_plan::{PlanError, Published};
 
 /// The plan's file in its folder.
 pub const PLAN_FILE: &str = "plan.json";
@@ -49,14 +48,6 @@ pub struct PlanFolder {
     seen: Option<Vec<u8>>,
 }
 
-/// The last good plan as it is kept: a plan with one more field, which an older sidecar passes over.
-#[derive(Serialize)]
-struct Kept<'a> {
-    generation: u64,
-    #[serde(flatten)]
-    plan: &'a Plan,
-}
-
 // === impl PlanFolder ===
 
 impl PlanFolder {
@@ -66,7 +57,7 @@ impl PlanFolder {
     }
 
     /// The plan, when it is another one than at the last call. An error is told once for each content.
-    pub fn poll(&mut self) -> Result<Option<Plan>, PlanFileError> {
+    pub fn poll(&mut self) -> Result<Option<Published>, PlanFileError> {
         let bytes = match std::fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(source) if self.seen.is_some() || source.kind() == std::io::ErrorKind::NotFound => {
@@ -78,43 +69,30 @@ impl PlanFolder {
         if self.seen.as_ref() == Some(&bytes) {
             return Ok(None);
         }
-        let plan =
-            Plan::from_json(&bytes).map_err(|source| PlanFileError::Plan { path: self.path.clone(), source });
+        let plan = Published::from_json(&bytes)
+            .map_err(|source| PlanFileError::Plan { path: self.path.clone(), source });
         self.seen = Some(bytes);
         plan.map(Some)
     }
 }
 
-/// Keeps a plan as the last good one, with its number: written aside, synced, and put in place at once.
-pub fn keep_last_good(data_dir: &Path, plan: &Plan, generation: u64) -> Result<(), PlanFileError> {
+/// Keeps a plan as the last good one, with its number and with what this program does not know of it: written
+/// aside, synced, and put in place at once.
+pub fn keep_last_good(data_dir: &Path, plan: &Published) -> Result<(), PlanFileError> {
     let path = data_dir.join(LAST_GOOD_FILE);
-    let kept = Kept { generation, plan };
-    let written = serde_json::to_vec_pretty(&kept)
-        .map_err(std::io::Error::from)
-        .and_then(|bytes| write_private(&path, &bytes));
-    written.map_err(|source| PlanFileError::Io { path, source })
+    write_private(&path, plan.document()).map_err(|source| PlanFileError::Io { path, source })
 }
 
-/// The last good plan and its number; `None` when none was kept.
-pub fn last_good(data_dir: &Path) -> Result<Option<(Plan, u64)>, PlanFileError> {
+/// The last good plan; `None` when none was kept.
+pub fn last_good(data_dir: &Path) -> Result<Option<Published>, PlanFileError> {
     let path = data_dir.join(LAST_GOOD_FILE);
     match std::fs::read(&path) {
-        Ok(bytes) => read_kept(&bytes).map(Some).map_err(|source| PlanFileError::Plan { path, source }),
+        Ok(bytes) => {
+            Published::from_json(&bytes).map(Some).map_err(|source| PlanFileError::Plan { path, source })
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(PlanFileError::Io { path, source }),
     }
-}
-
-fn read_kept(bytes: &[u8]) -> Result<(Plan, u64), PlanError> {
-    /// The number alone; a file of an older sidecar has none.
-    #[derive(Deserialize)]
-    struct Number {
-        #[serde(default)]
-        generation: u64,
-    }
-    let plan = Plan::from_json(bytes)?;
-    let Number { generation } = serde_json::from_slice(bytes)?;
-    Ok((plan, generation))
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -132,25 +110,18 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    fn plan() -> Plan {
-        let json = r#"{"version": 1, "authServer": {"namespace": "auth", "name": "logto"},
-            "ingest": {"signingKeys": [], "eventPointer": "/event", "timePointer": "/createdAt", "idPointer": "/hookId"},
-            "egress": {"allow": [], "deny": [], "allowInsecure": false}, "webhooks": []}"#;
-        Plan::from_json(json.as_bytes()).unwrap()
-    }
+    const PLAN: &str = r#"{"version": 1, "generation": 7, "digest": "of-the-operator", "ofALaterVersion": [1],
+        "authServer": {"namespace": "auth", "name": "logto"},
+        "ingest": {"signingKeys": [], "eventPointer": "/event", "timePointer": "/createdAt", "idPointer": "/hookId"},
+        "egress": {"allow": [], "deny": [], "allowInsecure": false}, "webhooks": []}"#;
 
     #[test]
-    fn the_last_good_plan_is_kept_with_its_number() {
+    fn the_last_good_plan_is_kept_with_its_number_and_all_that_a_newer_sidecar_finds_in_it() {
         let dir = tempfile::TempDir::new().unwrap();
         assert!(last_good(dir.path()).unwrap().is_none());
-        keep_last_good(dir.path(), &plan(), 7).unwrap();
-        assert_eq!(last_good(dir.path()).unwrap(), Some((plan(), 7)));
-    }
-
-    #[test]
-    fn a_plan_that_an_older_sidecar_kept_has_no_number() {
-        let dir = tempfile::TempDir::new().unwrap();
-        std::fs::write(dir.path().join(LAST_GOOD_FILE), plan().to_json()).unwrap();
-        assert_eq!(last_good(dir.path()).unwrap(), Some((plan(), 0)));
+        keep_last_good(dir.path(), &Published::from_json(PLAN.as_bytes()).unwrap()).unwrap();
+        let kept = last_good(dir.path()).unwrap().unwrap();
+        assert_eq!((kept.generation, kept.digest.as_str()), (7, "of-the-operator"));
+        assert!(String::from_utf8_lossy(kept.document()).contains("ofALaterVersion"));
     }
 }

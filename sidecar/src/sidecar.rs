@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tidings_plan::Plan;
+use tidings_plan::{Plan, Published};
 use tidings_store::{Settings, SqliteStore, Store, StoreError, now_ms};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -169,13 +169,18 @@ impl Sidecar {
     /// Runs a plan, and keeps it as the last good one. When it returns, each of its Webhooks has its
     /// place in the log on stable storage (but for a disk that stays full).
     pub async fn apply(&self, plan: &Plan) -> Arc<Applied> {
-        self.parts.apply(plan, 0).await
+        self.apply_published(&Published::unpublished(plan.clone())).await
+    }
+
+    /// Runs a plan that was published; see [`Self::apply`].
+    pub async fn apply_published(&self, plan: &Published) -> Arc<Applied> {
+        self.parts.apply(plan).await
     }
 
     /// Runs the last good plan, when there is one; a damaged one is told and left alone.
     pub async fn apply_last_good(&self) -> Option<Arc<Applied>> {
         match plans::last_good(&self.parts.data_dir) {
-            Ok(Some((plan, generation))) => Some(self.parts.apply(&plan, generation).await),
+            Ok(Some(plan)) => Some(self.parts.apply(&plan).await),
             Ok(None) => None,
             Err(error) => {
                 tracing::warn!(%error, "the last good plan cannot be used");
@@ -191,7 +196,7 @@ impl Sidecar {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 match folder.poll() {
-                    Ok(Some(plan)) => drop(parts.apply(&plan, 0).await),
+                    Ok(Some(plan)) => drop(parts.apply(&plan).await),
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, "the new plan cannot be used, the one before runs on");
@@ -245,12 +250,12 @@ impl Sidecar {
 impl Applier {
     /// Runs a plan; see [`Sidecar::apply`].
     pub async fn apply(&self, plan: &Plan) -> Arc<Applied> {
-        self.parts.apply(plan, 0).await
+        self.apply_published(&Published::unpublished(plan.clone())).await
     }
 
     /// Runs a plan that was published under a number, which is kept with it.
-    pub async fn apply_published(&self, plan: &Plan, generation: u64) -> Arc<Applied> {
-        self.parts.apply(plan, generation).await
+    pub async fn apply_published(&self, plan: &Published) -> Arc<Applied> {
+        self.parts.apply(plan).await
     }
 
     /// Prints the one line that says where events are taken, for people and scripts.
@@ -272,10 +277,10 @@ impl Applier {
 impl<S: Store> Parts<S> {
     /// Events are taken for a plan only once its Webhooks' places are saved: an event that was answered
     /// before that would be missed by a Webhook that starts, after a crash, at the head beyond it.
-    async fn apply(&self, plan: &Plan, generation: u64) -> Arc<Applied> {
-        let applied = self.engine.apply(plan, generation);
+    async fn apply(&self, published: &Published) -> Arc<Applied> {
+        let applied = self.engine.apply(published);
         let (engine, receiver, ingest) =
-            (Arc::clone(&self.engine), Arc::clone(&self.receiver), plan.ingest.clone());
+            (Arc::clone(&self.engine), Arc::clone(&self.receiver), published.plan.ingest.clone());
         if receiver.takes_events() {
             receiver.set_ingest(&ingest);
         }
@@ -287,7 +292,7 @@ impl<S: Store> Parts<S> {
         });
         // On a full disk it goes on by itself as soon as there is space.
         let _ = tokio::time::timeout(SAVE_PATIENCE, saving).await;
-        if let Err(error) = plans::keep_last_good(&self.data_dir, plan, generation) {
+        if let Err(error) = plans::keep_last_good(&self.data_dir, published) {
             tracing::warn!(%error, "the plan runs, but could not be kept for the next start");
         }
         applied

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tidings_plan::Plan;
+use tidings_plan::Published;
 use tidings_sidecar::engine::Engine;
 use tidings_store::{NewEvent, Settings, SqliteStore, Store as _, now_ms};
 use tidings_tests::plan::{Change as _, plan, webhook};
@@ -56,27 +56,28 @@ fn number_of(received: &Received) -> u64 {
     body["number"].as_u64().unwrap()
 }
 
-fn without() -> Plan {
-    plan([])
+fn without() -> Published {
+    Published::unpublished(plan([]))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_event_is_missed_however_often_webhooks_leave_the_plan_and_come_back() {
     let receiver = Receiver::start().await;
     let with = plan((0..WEBHOOKS).map(|nth| webhook(&format!("nth-{nth}"), &receiver)));
+    let with = Published::unpublished(with);
     let bench = Bench::start();
     let mut number = 0;
     for _ in 0..1000 {
         // Its lanes are at work on this one when they leave.
-        bench.engine.apply(&with, 1);
+        bench.engine.apply(&with);
         number += 1;
         bench.append(number).await;
-        bench.engine.apply(&without(), 2);
+        bench.engine.apply(&without());
         // And this one comes while they are away.
         number += 1;
         bench.append(number).await;
     }
-    bench.engine.apply(&with, 1);
+    bench.engine.apply(&with);
     let expected = usize::try_from(number).unwrap() * WEBHOOKS;
     let mut ids = HashSet::new();
     while ids.len() < expected {
@@ -97,12 +98,13 @@ async fn a_webhook_that_comes_back_during_a_long_attempt_gets_each_new_event_at_
     })
     .await;
     let with = plan([webhook("all", &receiver).delivering(|delivery| delivery.timeout_seconds = 600)]);
+    let with = Published::unpublished(with);
     let bench = Bench::start();
-    bench.engine.apply(&with, 1);
+    bench.engine.apply(&with);
     bench.append(1).await;
     receiver.wait_for(1).await;
-    bench.engine.apply(&without(), 2);
-    bench.engine.apply(&with, 1);
+    bench.engine.apply(&without());
+    bench.engine.apply(&with);
     for number in 2..=20 {
         bench.append(number).await;
         // Before the next one, whose coming would wake the lane once more.

@@ -105,3 +105,25 @@ async fn an_auth_server_takes_its_plan_with_it_and_a_namespace_goes_with_all_tha
     assert!(left.list(&ListParams::default()).await.unwrap().items.is_empty());
     stage.wait_webhook("mail", "AuthServerNotFound", lost).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_was_changed_or_is_of_a_later_version_is_published_anew_under_a_higher_number() {
+    let stage = Stage::new().await;
+    stage.put(&stage.webhook("mail")).await;
+    let _operator = stage.operator("operator-0").await;
+    for (field, value, number) in
+        [("/frame/version", json!(99), 70), ("/frame/egress/allow", json!(["0.0.0.0/0"]), 90)]
+    {
+        let head = stage.wait_settled().await;
+        assert!(head.generation < number);
+        let mut changed: serde_json::Value = serde_json::from_slice(&head.to_json()).unwrap();
+        *changed.pointer_mut(field).unwrap() = value;
+        changed["generation"] = json!(number);
+        stage.write_head(changed.to_string().into_bytes()).await;
+        until("the plan is published anew", async || {
+            let (head, plan) = stage.try_plan().await?;
+            (head.generation > number && plan.webhooks.len() == 1).then_some(())
+        })
+        .await;
+    }
+}

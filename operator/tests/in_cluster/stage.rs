@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use kube::Client;
@@ -224,6 +225,20 @@ impl Stage {
         read_plan(&self.server, all.items)
     }
 
+    /// The same, of a plan that was written by others too: `None` where it is not readable.
+    pub(crate) async fn try_plan(&self) -> Option<(Head, Plan)> {
+        let head = self.secrets().get_opt(&shards::head_name(&self.server)).await.unwrap()?.data?;
+        Head::from_json(&head[HEAD_KEY].0).ok()?.frame().ok()?;
+        self.plan().await
+    }
+
+    /// Writes over the plan's head, as an operator of another version or a person might.
+    pub(crate) async fn write_head(&self, bytes: Vec<u8>) {
+        let data = json!({"data": {HEAD_KEY: ByteString(bytes)}});
+        let name = shards::head_name(&self.server);
+        self.secrets().patch(&name, &PatchParams::default(), &Patch::Merge(&data)).await.unwrap();
+    }
+
     /// Waits until the plan that is published is the one that the objects ask for, and every status speaks of
     /// its object as it is.
     pub(crate) async fn wait_settled(&self) -> Head {
@@ -382,9 +397,10 @@ pub(crate) fn read_plan(server: &ObjectName, secrets: Vec<Secret>) -> Option<(He
             .unwrap_or_else(|| panic!("plan {} names {name}, which is not there", head.generation));
         bytes.push(slot[SHARD_KEY].0.clone());
     }
-    let plan =
+    let published =
         shards::join(&head, &bytes).unwrap_or_else(|error| panic!("plan {}: {error}", head.generation));
-    Some((head, plan))
+    assert_eq!(published.left_out, [], "an operator of one version publishes what its sidecar runs");
+    Some((head, published.plan))
 }
 
 /// The same as [`until`], for a caller who knows more of what is wrong.

@@ -128,7 +128,7 @@ async fn a_head_that_is_not_readable_leaves_the_plan_before_at_work_and_shows_no
     let sidecar = cluster.sidecar("logto-0").await;
     let broken = br#"{"generation": 2, "digest": "", "frame": "whsec_very_secret", "shards": []}"#;
     publisher.put_head_bytes(broken).await;
-    wait_output(&sidecar, "head is not readable").await;
+    wait_output(&sidecar, "the plan is not readable").await;
     assert!(!sidecar.output().contains("very_secret"));
     send(&sidecar).await;
     receiver.wait_for(1).await;
@@ -136,6 +136,32 @@ async fn a_head_that_is_not_readable_leaves_the_plan_before_at_work_and_shows_no
     let repaired = publisher.publish(plan([webhook("one", &receiver), webhook("two", &receiver)])).await;
     wait_generation(&sidecar, repaired).await;
     wait_output(&sidecar, "is followed again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_a_later_operator_runs_but_for_the_webhook_that_requires_more_and_the_report_names_it() {
+    let cluster = Cluster::new().await;
+    let receiver = Receiver::start().await;
+    let mut publisher = cluster.publisher();
+    let first = publisher.publish(plan([webhook("one", &receiver)])).await;
+    let sidecar = cluster.sidecar("logto-0").await;
+    let later = plan([webhook("one", &receiver), webhook("two", &receiver)]);
+    let change = |webhooks: &mut serde_json::Value| {
+        webhooks[0]["ofALaterVersion"] = serde_json::json!(["ignored"]);
+        webhooks[1]["requires"] = serde_json::json!(["quota-of-a-later-version"]);
+    };
+    let generation = publisher.publish_changed(later, change).await;
+    assert!(generation > first);
+    wait_generation(&sidecar, generation).await;
+    assert_eq!(runs(&sidecar).await, ["shop/one"]);
+    send(&sidecar).await;
+    receiver.wait_for(1).await;
+    until("the report names the Webhook and the fix", async || {
+        let report = cluster.reports().get_opt("logto-0").await.unwrap()?;
+        let left_out = report.spec.rejected.first()?;
+        (left_out.name == "two" && left_out.message.contains("upgrade the sidecar")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

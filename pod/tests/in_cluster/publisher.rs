@@ -1,11 +1,16 @@
 //! Publishes plans as the operator does: new shards into free slots, and then the head.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
+use serde_json::Value;
 use tidings_plan::shards::{self, HEAD_KEY, Head, SHARD_KEY, Shard, ShardRef};
 use tidings_plan::{Ingest, ObjectName, Plan};
 
@@ -32,6 +37,22 @@ impl Publisher {
     /// Publishes a plan under the next number, which is returned.
     pub(crate) async fn publish(&mut self, plan: Plan) -> u64 {
         let prepared = self.prepare(plan);
+        self.put_shards(&prepared).await;
+        self.put_head(&prepared).await
+    }
+
+    /// Publishes a plan of one shard whose Webhooks were changed as no operator of this version would.
+    pub(crate) async fn publish_changed(&mut self, plan: Plan, change: impl FnOnce(&mut Value)) -> u64 {
+        let mut prepared = self.prepare(plan);
+        let mut webhooks = serde_json::from_reader(GzDecoder::new(&prepared.shards[0].bytes[..])).unwrap();
+        change(&mut webhooks);
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(webhooks.to_string().as_bytes()).unwrap();
+        prepared.shards[0].bytes = packed.finish().unwrap();
+        prepared.head.shards[0].digest = shards::digest(&prepared.shards[0].bytes);
+        let mut head: Value = serde_json::from_slice(&prepared.head.to_json()).unwrap();
+        head["checksum"] = Value::Null;
+        prepared.head = Head::from_json(head.to_string().as_bytes()).unwrap();
         self.put_shards(&prepared).await;
         self.put_head(&prepared).await
     }
