@@ -82,18 +82,18 @@ fn every_alert_says_how_bad_it_is_and_what_to_do() {
 }
 
 #[test]
-fn sidecars_are_scraped_by_the_name_of_their_port_where_the_operator_looks() {
-    let objects = rendered();
-    let sidecars = objects.iter().find(|object| object["metadata"]["name"] == "tidings-sidecar").unwrap();
-    assert_eq!(sidecars["spec"]["namespaceSelector"], json!({"any": true}));
-    assert_eq!(sidecars["spec"]["podMetricsEndpoints"][0]["port"], "tidings-admin");
-    let set = [
-        "-f",
-        "charts/tidings/examples/listed-namespaces.yaml",
-        "--set",
-        "monitoring.podMonitors.enabled=true",
-    ];
-    let listed = tidings_tests::charts::objects(&template(&set));
-    let sidecars = listed.iter().find(|object| object["metadata"]["name"] == "tidings-sidecar").unwrap();
-    assert_eq!(sidecars["spec"]["namespaceSelector"], json!({"matchNames": ["auth", "shop"]}));
+fn sidecars_are_scraped_in_auth_servers_namespaces_alone_since_any_other_pod_could_forge_their_numbers() {
+    let sidecars = |objects: &[Value]| {
+        objects.iter().find(|object| object["metadata"]["name"] == "tidings-sidecar").cloned()
+    };
+    let monitored = |arguments: &[&str]| {
+        let enabled = ["--set", "monitoring.podMonitors.enabled=true"];
+        sidecars(&objects(&template(&[arguments, &enabled].concat())))
+    };
+    let sidecar = sidecars(&rendered()).unwrap();
+    assert_eq!(sidecar["spec"]["namespaceSelector"], json!({"matchNames": ["auth"]}));
+    assert_eq!(sidecar["spec"]["podMetricsEndpoints"][0]["port"], "tidings-admin");
+    let listed = monitored(&["-f", "charts/tidings/examples/listed-namespaces.yaml"]).unwrap();
+    assert_eq!(listed["spec"]["namespaceSelector"], json!({"matchNames": ["auth"]}), "not the teams' own");
+    assert!(monitored(&[]).is_none(), "without an AuthServer there is no sidecar to scrape");
 }
