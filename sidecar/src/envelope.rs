@@ -77,9 +77,10 @@ pub fn build(
     Envelope { headers, body }
 }
 
-/// W3C Trace Context: one trace for an event, one span for an attempt.
+/// W3C Trace Context: one trace for an event, one span for an attempt. Not sampled: nothing records a span here,
+/// and a receiver that keeps sampled traces would keep one without its root.
 fn traceparent(event: Uuid) -> String {
-    format!("00-{}-{:016x}-01", event.simple(), rand::random::<u64>().max(1))
+    format!("00-{}-{:016x}-00", event.simple(), rand::random::<u64>().max(1))
 }
 
 /// `CloudEvents` 1.0, structured content mode, JSON. `data` is the event's own bytes.

@@ -27,7 +27,11 @@ async fn one_event_reaches_the_two_services_that_select_it_and_no_other() {
         let logto = tidings_signature::SigningKey::new(KEY).unwrap().logto_signature(&received.body);
         assert_eq!(received.header("logto-signature-sha-256"), logto);
         assert!(received.header("user-agent").starts_with("Tidings/"));
-        assert_eq!(received.header("traceparent").len(), 55);
+        let traceparent = received.header("traceparent");
+        assert!(
+            traceparent.len() == 55 && traceparent.ends_with("-00"),
+            "no span is recorded: {traceparent}"
+        );
     }
     assert_ne!(mail.received()[0].header("webhook-id"), sync.received()[0].header("webhook-id"));
     let delivered =
