@@ -48,26 +48,6 @@ const KNOWN_EVENTS: &[&str] = &[
     "Grant.LimitExceeded",
 ];
 
-/// The headers that Tidings or HTTP itself writes, besides those that begin with `webhook-`.
-const RESERVED_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "connection",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "user-agent",
-    "traceparent",
-    "tracestate",
-    "logto-signature-sha-256",
-];
-
 /// What was found.
 pub(crate) struct Checked {
     pub(crate) result: Result<(), Finding>,
@@ -173,7 +153,7 @@ fn headers(subject: &Subject<'_>) -> Result<(), Finding> {
         };
         let name = HeaderName::try_from(&header.name)
             .map_err(|_| refused("name", "this is no header's name: write letters, digits and dashes"))?;
-        if is_reserved(&name) {
+        if tidings_plan::header::is_reserved(name.as_str()) {
             return Err(refused(
                 "name",
                 "this header is written by Tidings or by HTTP itself: take another name",
@@ -186,11 +166,6 @@ fn headers(subject: &Subject<'_>) -> Result<(), Finding> {
         })?;
     }
     Ok(())
-}
-
-/// The schema's rule over the names of headers, for objects that are older than it.
-fn is_reserved(name: &HeaderName) -> bool {
-    name.as_str().starts_with("webhook-") || RESERVED_HEADERS.contains(&name.as_str())
 }
 
 fn signing_keys(subject: &Subject<'_>) -> Result<(), Finding> {

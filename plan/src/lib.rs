@@ -17,6 +17,7 @@ mod secret;
 mod selection;
 
 pub mod dns;
+pub mod header;
 pub mod shards;
 
 use std::collections::BTreeMap;

@@ -30,7 +30,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::ServerName;
 use tidings_egress::{Blocked, Egress};
-use tidings_plan::{Endpoint, Tls, dns};
+use tidings_plan::{Endpoint, Tls, dns, header as reserved};
 use url::Url;
 
 use crate::envelope::Envelope;
@@ -95,6 +95,12 @@ pub enum DialError {
         /// Its name.
         name: String,
     },
+    /// A header is not the user's to set.
+    #[error("the header {name:?} is written by Tidings or by HTTP itself: remove it from endpoint.headers")]
+    ReservedHeader {
+        /// Its name.
+        name: String,
+    },
     /// The TLS material cannot be used.
     #[error("{0}")]
     Tls(#[from] tls::TlsError),
@@ -156,6 +162,9 @@ impl Dialer {
         self.0.egress.judge_url(&url, *in_cluster)?;
         let mut made = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {
+            if reserved::is_reserved(name) {
+                return Err(DialError::ReservedHeader { name: name.clone() });
+            }
             let refused = || DialError::Header { name: name.clone() };
             let mut value = HeaderValue::try_from(value.reveal()).map_err(|_| refused())?;
             value.set_sensitive(true);

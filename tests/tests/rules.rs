@@ -301,7 +301,10 @@ async fn connections_are_used_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_cannot_run_is_left_out_and_hurts_no_other() {
     let receiver = Receiver::start().await;
+    let mut forging = webhook("forging", &receiver);
+    forging.endpoint.headers.insert("webhook-signature".to_owned(), SecretText::new("v1,forged"));
     let (_home, sidecar) = running(&plan([
+        forging,
         webhook_to("metadata", "http://169.254.169.254/latest/meta-data"),
         webhook_to("nonsense", "ftp://example.com"),
         webhook("broken-filter", &receiver).filtered("event.("),
@@ -310,9 +313,10 @@ async fn a_webhook_that_cannot_run_is_left_out_and_hurts_no_other() {
     .await;
     post(&sidecar, r#"{"event":"A"}"#).await;
     receiver.wait_for(1).await;
-    assert_eq!(sidecar.metric("tidings_plan_webhooks_rejected").await, Some(3));
+    assert_eq!(sidecar.metric("tidings_plan_webhooks_rejected").await, Some(4));
+    assert_eq!(receiver.count(), 1, "a header of the user's takes the place of no signature");
     let output = sidecar.output();
-    for name in ["shop/metadata", "shop/nonsense", "shop/broken-filter"] {
+    for name in ["shop/forging", "shop/metadata", "shop/nonsense", "shop/broken-filter"] {
         assert!(output.contains(name), "{name} is named: {output}");
     }
 }
