@@ -271,18 +271,20 @@ impl Loaded {
                 Ok(())
             }
         };
-        if let Err(message) = taken {
-            let finding = self.finding(kind, name, Finding::new(Reason::InvalidSchema, "", message));
+        if let Err((field, message)) = taken {
+            let finding = self.finding(kind, name, Finding::new(Reason::InvalidSchema, field, message));
             self.findings.push(finding);
         }
     }
 }
 
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-    serde_json::from_value(value).map_err(|error| {
-        // The error of a Secret could quote what stands in it.
-        let text = error.to_string();
-        text.split_once(", expected")
-            .map_or(text.clone(), |(_, expected)| format!("a value is not {expected}"))
+/// An error names the field and what is expected there, and quotes nothing: the object could be a Secret.
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (field, text) = (error.path().to_string(), error.inner().to_string());
+        let expected =
+            text.split_once(", expected ").map(|(_, expected)| format!("{expected} is expected here"));
+        let missing = text.strip_prefix("missing field").map(|name| format!("there is no field{name}"));
+        (field, expected.or(missing).unwrap_or_else(|| "this value cannot be read".to_owned()))
     })
 }

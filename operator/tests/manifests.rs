@@ -83,12 +83,18 @@ fn what_is_wrong_at_the_end_is_told_on_a_line_that_is_there() {
 #[test]
 fn a_secrets_text_is_in_no_finding() {
     let loaded = load_text(&format!(
-        "{SECRET}data: {{key: \"hush is not base64!\"}}\n---\n{SECRET}stringData: [hush]\n"
+        "{SECRET}data: {{key: \"hush is not base64!\"}}\n---\n{SECRET}stringData: [hush]\n---\n\
+         {SECRET}stringData: {{key: [hush]}}\n---\n{SECRET}type: [hush]\n---\n{SECRET}data: hush\n"
     ));
-    assert!(!loaded.findings.is_empty());
+    assert!(loaded.findings.len() >= 5, "{:?}", loaded.findings);
     for found in &loaded.findings {
         assert!(!found.finding.message.contains("hush"), "{}", found.finding.message);
     }
+    let fields: Vec<_> = loaded.findings.iter().map(|found| found.finding.field.as_str()).collect();
+    assert!(
+        ["data.key", "stringData", "stringData.key", "type"].iter().all(|field| fields.contains(field)),
+        "{fields:?}"
+    );
 }
 
 proptest! {
