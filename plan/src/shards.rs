@@ -22,6 +22,10 @@ use sha2::{Digest, Sha256};
 use crate::published::{self, Malformed, Published};
 use crate::{ObjectName, Plan, PlanError, WebhookPlan};
 
+mod fit;
+
+pub use fit::{bytes, without_room};
+
 /// The most bytes of one shard.
 pub const MAX_SHARD_BYTES: usize = 512 << 10;
 
@@ -46,6 +50,9 @@ const FULL_SHARD_BYTES: usize = 384 << 10;
 
 /// A shard unpacks to at most this, in bytes: what is larger was not made by [`split`].
 const MAX_UNPACKED_BYTES: u64 = 64 << 20;
+
+/// What [`split`] puts into one shard is at most this, in bytes before it is packed: a sidecar holds all of it.
+const FULL_UNPACKED_BYTES: usize = 4 << 20;
 
 /// What a plan's Secret holds: everything but the Webhooks, and where those are.
 #[derive(Clone, Serialize, Deserialize)]
@@ -82,6 +89,8 @@ pub struct Shard {
     pub bytes: Vec<u8>,
     /// The digest of the bytes.
     pub digest: String,
+    /// How many bytes it unpacks to.
+    pub unpacked: usize,
 }
 
 /// Why there is no plan.
@@ -150,15 +159,15 @@ pub fn is_part_of_a_plan(secret: &str) -> bool {
 pub fn split(plan: &Plan, before: usize) -> Result<Vec<Shard>, ShardError> {
     let mut count = before.clamp(1, MAX_SHARDS).next_power_of_two();
     let mut shards = pack(&plan.webhooks, count);
-    while largest(&shards) > FULL_SHARD_BYTES && count < MAX_SHARDS {
+    while !shards.iter().all(|shard| shard.is_within(1)) && count < MAX_SHARDS {
         count *= 2;
         shards = pack(&plan.webhooks, count);
     }
-    while count > 1 && largest(&shards) < FULL_SHARD_BYTES / 4 {
+    while count > 1 && shards.iter().all(|shard| shard.is_within(4)) {
         count /= 2;
         shards = pack(&plan.webhooks, count);
     }
-    if largest(&shards) > MAX_SHARD_BYTES {
+    if !shards.iter().all(Shard::fits) {
         return Err(ShardError::TooLarge { webhooks: plan.webhooks.len() });
     }
     Ok(shards)
@@ -189,8 +198,9 @@ fn checksum(frame: &RawValue, shards: &[ShardRef]) -> String {
     digest(std::iter::once(frame.get()).chain(shards).collect::<Vec<_>>().join("\n").as_bytes())
 }
 
-fn largest(shards: &[Shard]) -> usize {
-    shards.iter().map(|shard| shard.bytes.len()).max().unwrap_or_default()
+/// Whether these can be one shard.
+fn fits(part: &[&WebhookPlan]) -> bool {
+    Shard::pack(part).fits()
 }
 
 fn pack(webhooks: &[WebhookPlan], count: usize) -> Vec<Shard> {
@@ -287,7 +297,16 @@ impl Shard {
         // Writing into memory does not fail.
         let _ = packed.write_all(&json);
         let bytes = packed.finish().unwrap_or_default();
-        Self { digest: digest(&bytes), bytes }
+        Self { digest: digest(&bytes), bytes, unpacked: json.len() }
+    }
+
+    /// Whether it takes at most such a part of what it may grow to before there are more shards.
+    fn is_within(&self, part: usize) -> bool {
+        self.bytes.len() <= FULL_SHARD_BYTES / part && self.unpacked <= FULL_UNPACKED_BYTES / part
+    }
+
+    fn fits(&self) -> bool {
+        self.bytes.len() <= MAX_SHARD_BYTES && self.unpacked <= FULL_UNPACKED_BYTES
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Delivery, Egress, Endpoint, EventPattern, Format, Ingest, PLAN_VERSION, SecretText, Tls};
 
-fn webhook(at: usize) -> WebhookPlan {
+pub(super) fn webhook(at: usize) -> WebhookPlan {
     WebhookPlan {
         webhook: ObjectName::new(format!("team-{}", at % 7), format!("hook-{at}")),
         uid: format!("uid-{at}"),
