@@ -61,6 +61,25 @@ pub struct AuthServerSpec {
     /// Where deliveries may connect to; the public internet over https when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressSpec>,
+    /// How much a Webhook and a namespace may take of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// How much a Webhook and a namespace may take of the plan, which holds 16 times 512 KiB after packing. Text
+/// that does not pack, as keys and certificates, takes as many bytes as it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// The most bytes that one Webhook takes: its URL, headers, TLS material, keys, filter and events. 65536
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 4096, max = 262_144))]
+    pub webhook_bytes: Option<i32>,
+    /// The most bytes that the Webhooks of one namespace take together. 262144 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 4096, max = 8_388_608))]
+    pub namespace_bytes: Option<i32>,
 }
 
 /// The kind of auth server.

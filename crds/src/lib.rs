@@ -21,10 +21,10 @@ use serde_json::{Number, Value};
 
 pub use auth_server::{
     AllowedNamespaces, AuthServer, AuthServerSpec, AuthServerStatus, Defaults, EgressSpec, From,
-    GenericEvents, IngestSpec, LabelExpression, LogtoSpec, Operator, Provider, Selector,
+    GenericEvents, IngestSpec, LabelExpression, Limits, LogtoSpec, Operator, Provider, Selector,
 };
 pub use files::files;
-pub use replay::{ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};
+pub use replay::{REPLAY_TTL_SECONDS, ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};
 pub use report::{
     CircuitState, DeliveryReport, DeliveryReportSpec, LocalRef, REPORTED_WEBHOOKS, RejectedWebhook,
     ReplayReport, RunningPlan, WebhookReport,

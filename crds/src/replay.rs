@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::report::LocalRef;
 use crate::status::Condition;
 
+/// How long after its completion a replay is deleted that does not say, in seconds: seven days.
+pub const REPLAY_TTL_SECONDS: i32 = 7 * 24 * 3600;
+
 /// Events of the past, delivered to a Webhook once more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
@@ -63,6 +66,11 @@ pub struct WebhookReplaySpec {
     #[serde(default = "rate")]
     #[schemars(range(min = 1, max = 10000))]
     pub rate_per_second: i32,
+    /// How long after its completion the replay is deleted. A replay that is deleted and applied again, as by
+    /// a tool that applies what stands in Git, is another one and runs again: give it a long time there.
+    #[serde(default = "ttl")]
+    #[schemars(range(min = 0))]
+    pub ttl_seconds_after_finished: i32,
 }
 
 /// Which events are replayed.
@@ -99,4 +107,8 @@ pub struct WebhookReplayStatus {
 
 fn rate() -> i32 {
     100
+}
+
+fn ttl() -> i32 {
+    REPLAY_TTL_SECONDS
 }

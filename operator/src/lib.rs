@@ -1,7 +1,7 @@
 //! The operator's judgement: from the objects that users apply to the plan that a sidecar runs.
 //!
 //! ```text
-//! Objects -> resolve -> check -> render -> Plan
+//! Objects -> resolve -> check -> render -> bounds -> Plan
 //!               |          |
 //!               +----------+--> Finding (reason, field, message) -> status
 //! manifests: files -> lint -> Objects
@@ -24,6 +24,8 @@ mod endpoint;
 mod named;
 
 mod render;
+
+pub mod bounds;
 
 pub mod reason;
 
@@ -49,12 +51,16 @@ pub mod outbox;
 
 pub mod write;
 
+pub mod expire;
+
 mod announce;
 
 use std::collections::BTreeMap;
 
 use tidings_crds::Webhook;
 use tidings_plan::{ObjectName, Plan, ReplayPlan, WebhookPlan};
+
+use bounds::Claim;
 
 pub use objects::Objects;
 pub use reason::Reason;
@@ -111,6 +117,12 @@ pub fn reconcile(objects: &Objects, auth_server: &ObjectName) -> Outcome {
         webhooks.insert(name.clone(), judged);
         plans.extend(plan);
     }
+    for (name, finding) in beyond_shares(objects, server.as_ref(), &plans) {
+        plans.retain(|plan| plan.webhook != name);
+        if let Some(judged) = webhooks.get_mut(&name) {
+            judged.accepted = Err(finding);
+        }
+    }
     let auth_server_findings = match &server {
         Some(server) => server.findings().to_vec(),
         None => vec![no_server(auth_server)],
@@ -140,14 +152,36 @@ pub fn judge_webhook(
     let frame = server.and_then(|server| server.frame.as_ref().ok());
     let resolved = resolve::webhook(objects, name, webhook);
     let checked = check::webhook(name, webhook, frame, resolved.as_ref().ok());
-    let accepted = allowed.and(checked.result);
-    let plan = match (&accepted, resolved.as_ref(), frame) {
+    let mut accepted = allowed.and(checked.result);
+    let mut plan = match (&accepted, resolved.as_ref(), frame) {
         (Ok(()), Ok(resolved), Some(frame)) => Some(render::webhook(name, webhook, resolved, frame)),
         _ => None,
     };
+    if let (Some(rendered), Some(frame)) = (&plan, frame)
+        && let Err(finding) = frame.bounds.webhook(&webhook.spec, rendered)
+    {
+        (accepted, plan) = (Err(finding), None);
+    }
     let endpoint_host = endpoint::host_of(&name.namespace, &webhook.spec.endpoint);
     let resolved_refs = resolved.map(|_| ());
     (Judged { accepted, resolved_refs, warnings: checked.warnings, endpoint_host }, plan)
+}
+
+/// The Webhooks that are beyond their namespace's share of the plan. Each namespace's share follows from its own
+/// Webhooks alone, so these may be of all namespaces or of one.
+pub(crate) fn beyond_shares<'a>(
+    objects: &'a Objects,
+    server: Option<&JudgedServer>,
+    plans: impl IntoIterator<Item = &'a WebhookPlan>,
+) -> BTreeMap<ObjectName, Finding> {
+    let Some(frame) = server.and_then(|server| server.frame.as_ref().ok()) else { return BTreeMap::new() };
+    let mut namespaces = BTreeMap::<&str, Vec<Claim<'_>>>::new();
+    for plan in plans {
+        let Some(Webhook { metadata, spec, .. }) = objects.webhooks.get(&plan.webhook) else { continue };
+        let claim = Claim { created: metadata.creation_timestamp.clone(), spec, plan };
+        namespaces.entry(&plan.webhook.namespace).or_default().push(claim);
+    }
+    namespaces.into_values().flat_map(|claims| frame.bounds.namespace(claims)).collect()
 }
 
 /// The plan of an auth server; `None` while the `AuthServer` itself cannot be used.

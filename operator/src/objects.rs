@@ -6,8 +6,23 @@ use k8s_openapi::api::core::v1::Secret;
 use tidings_crds::{AuthServer, Webhook};
 use tidings_plan::{ObjectName, SecretText};
 
+/// The most bytes of a signing key or a header's value.
+pub const KEY_BYTES: usize = 32 << 10;
+
+/// The most bytes of a certificate, a chain of them, or a certificate's key.
+pub const CERTIFICATE_BYTES: usize = 64 << 10;
+
 /// The texts of one Secret, by key.
-pub type Texts = BTreeMap<String, SecretText>;
+pub type Texts = BTreeMap<String, Text>;
+
+/// A text of a Secret, where it is no larger than anything that could be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text {
+    /// The text.
+    Kept(SecretText),
+    /// It has so many bytes, and was not kept.
+    TooLarge(usize),
+}
 
 /// Every object there is.
 #[derive(Debug, Clone, Default)]
@@ -27,15 +42,29 @@ pub struct Objects {
 impl Objects {
     /// Adds a Secret.
     pub fn add_secret(&mut self, name: ObjectName, secret: Secret) {
-        self.secrets.insert(name, texts(secret));
+        self.secrets.insert(name, texts(secret, |_| true));
     }
 }
 
-/// A Secret's `data`, and its `stringData`, which wins as it does in the API server. A value that is no
-/// text is left out; nothing here could use it.
-pub fn texts(secret: Secret) -> Texts {
-    let data = secret.data.unwrap_or_default().into_iter();
+// === impl Text ===
+
+impl Text {
+    fn of(text: String) -> Self {
+        if text.len() > CERTIFICATE_BYTES { Self::TooLarge(text.len()) } else { SecretText::new(text).into() }
+    }
+}
+
+impl From<SecretText> for Text {
+    fn from(text: SecretText) -> Self {
+        Self::Kept(text)
+    }
+}
+
+/// Of a Secret's `data`, and its `stringData`, which wins as it does in the API server, the texts under the
+/// keys that are wanted. A value that is no text is left out; nothing here could use it.
+pub fn texts(secret: Secret, is_wanted: impl Fn(&str) -> bool) -> Texts {
+    let data = secret.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
     let texts = data.filter_map(|(key, bytes)| Some((key, String::from_utf8(bytes.0).ok()?)));
-    let all = texts.chain(secret.string_data.unwrap_or_default());
-    all.map(|(key, text)| (key, SecretText::new(text))).collect()
+    let more = secret.string_data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
+    texts.chain(more).map(|(key, text)| (key, Text::of(text))).collect()
 }

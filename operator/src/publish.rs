@@ -8,7 +8,7 @@
 //! the plan before, or the new one, and at worst slots that the next plan uses again. A plan that is
 //! published already costs nothing. Every write needs a [`Permit`], which a leader alone has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use kube::{Api, Client, Resource as _};
 use tidings_crds::AuthServer;
 use tidings_election::{Lead, LeadershipLost, Permit};
 use tidings_plan::shards::{self, HEAD_KEY, Head, SHARD_KEY, Shard, ShardError, ShardRef};
-use tidings_plan::{ObjectName, Plan};
+use tidings_plan::{ObjectName, Plan, WebhookPlan};
 use tokio::sync::{mpsc, watch};
 
 use crate::metrics::Metrics;
@@ -54,6 +54,22 @@ struct Known {
     head: Head,
     owner: String,
     version: String,
+    /// The Webhooks for which it had no room.
+    without_room: BTreeSet<ObjectName>,
+}
+
+/// A plan as it can be published: its shards, and who is not in it.
+struct Packed {
+    plan: Arc<Plan>,
+    shards: Vec<Shard>,
+    without_room: BTreeSet<ObjectName>,
+}
+
+/// What is published now.
+struct Published {
+    plan: Arc<Plan>,
+    generation: u64,
+    without_room: BTreeSet<ObjectName>,
 }
 
 struct Wanted {
@@ -161,9 +177,11 @@ impl Publisher {
         let result = self.publish(&lead, &plan, &owner).await;
         self.metrics.published(result.is_ok());
         match result {
-            Ok(generation) => {
+            Ok(Published { plan, generation, without_room }) => {
                 self.wanted.remove(&name);
                 self.metrics.plan(&name, plan.webhooks.len(), generation);
+                // Before the model is told of the plan: these are not in it, and it is known why.
+                let _ = self.changes.send(Change::NoRoom(name, without_room)).await;
                 let _ = self.changes.send(Change::Published(plan, generation)).await;
             }
             Err(error) => self.failed(&name, &error).await,
@@ -188,8 +206,13 @@ impl Publisher {
         let _ = self.changes.send(Change::PublishFailed(name.clone(), finding)).await;
     }
 
-    /// Publishes a plan where it is not published yet; its number.
-    async fn publish(&mut self, lead: &Lead, plan: &Arc<Plan>, owner: &str) -> Result<u64, PublishError> {
+    /// Publishes a plan where it is not published yet.
+    async fn publish(
+        &mut self,
+        lead: &Lead,
+        plan: &Arc<Plan>,
+        owner: &str,
+    ) -> Result<Published, PublishError> {
         let name = &plan.auth_server;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &name.namespace);
         if !self.known.contains_key(name)
@@ -200,15 +223,80 @@ impl Publisher {
         let known = self.known.get(name);
         let pool = known.filter(|known| known.owner == owner);
         if let Some(known) = pool.filter(|known| known.head.digest == plan.digest()) {
-            return Ok(known.head.generation);
+            return Ok(known.published(plan));
         }
+        let packed = pack(&api, plan, known).await?;
+        if let Some(known) = pool.filter(|known| known.head.digest == packed.plan.digest()) {
+            let without_room = packed.without_room;
+            return Ok(Published { without_room, ..known.published(&packed.plan) });
+        }
+        let plan = Arc::clone(&packed.plan);
         let writer = Writer { api, lead, name, owner, metrics: &self.metrics };
-        let published = writer.write(plan, known, pool).await?;
-        let generation = published.head.generation;
+        let published = writer.write(packed, known, pool).await?;
+        let Published { plan, generation, without_room } = published.published(&plan);
         self.known.insert(name.clone(), published);
         tracing::info!(auth_server = %name, generation, webhooks = plan.webhooks.len(), "the plan is published");
-        Ok(generation)
+        if !without_room.is_empty() {
+            tracing::warn!(auth_server = %name, webhooks = without_room.len(), "the plan has no room for some Webhooks");
+        }
+        Ok(Published { plan, generation, without_room })
     }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn published(&self, plan: &Arc<Plan>) -> Published {
+        let without_room = self.without_room.clone();
+        Published { plan: Arc::clone(plan), generation: self.head.generation, without_room }
+    }
+}
+
+/// Packs a plan; where not all of it fits, without those for which there is no room beside those that run.
+async fn pack(api: &Api<Secret>, plan: &Arc<Plan>, known: Option<&Known>) -> Result<Packed, PublishError> {
+    let before = known.map_or(1, |known| known.head.shards.len());
+    match split(plan, before).await {
+        Err(ShardError::TooLarge { .. }) => {}
+        shards => {
+            return Ok(Packed { plan: Arc::clone(plan), shards: shards?, without_room: BTreeSet::new() });
+        }
+    }
+    let running = match known {
+        Some(known) => running(api, &plan.auth_server, known).await?,
+        None => Vec::new(),
+    };
+    let (fitted, without_room) = fit(plan, running).await?;
+    let shards = split(&fitted, before).await?;
+    Ok(Packed { plan: fitted, shards, without_room })
+}
+
+/// The Webhooks of the plan that is published; none where it cannot be read.
+async fn running(
+    api: &Api<Secret>,
+    name: &ObjectName,
+    known: &Known,
+) -> Result<Vec<WebhookPlan>, kube::Error> {
+    let mut shards = Vec::with_capacity(known.head.shards.len());
+    for shard in &known.head.shards {
+        let secret = api.get_opt(&shards::slot_name(name, shard.slot)).await?;
+        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+        shards.push(data.get(SHARD_KEY).map(|bytes| bytes.0.clone()).unwrap_or_default());
+    }
+    Ok(shards::join(&known.head, &shards).map(|published| published.plan.webhooks).unwrap_or_default())
+}
+
+async fn fit(
+    plan: &Arc<Plan>,
+    running: Vec<WebhookPlan>,
+) -> Result<(Arc<Plan>, BTreeSet<ObjectName>), PublishError> {
+    let (whole, count) = (Arc::clone(plan), plan.webhooks.len());
+    let fitted = tokio::task::spawn_blocking(move || {
+        let out = shards::without_room(&whole.webhooks, &running);
+        let mut plan = (*whole).clone();
+        plan.webhooks.retain(|webhook| !out.contains(&webhook.webhook));
+        (Arc::new(plan), out)
+    });
+    fitted.await.map_err(|_| ShardError::TooLarge { webhooks: count }.into())
 }
 
 /// The plan as it is published; `None` where there is none, or none that can be read.
@@ -222,15 +310,15 @@ async fn read(api: &Api<Secret>, name: &ObjectName) -> Result<Option<Known>, kub
     let Some(head) = head else {
         // Written anew, over what is there.
         let head = Head::in_place_of(bytes.map_or(&[], |bytes| &bytes.0));
-        return Ok(Some(Known { head, owner: String::new(), version }));
+        return Ok(Some(Known { head, owner: String::new(), version, without_room: BTreeSet::new() }));
     };
     for shard in &head.shards {
         if api.get_metadata_opt(&shards::slot_name(name, shard.slot)).await?.is_none() {
             // A shard is missing: nothing of this plan is used again.
-            return Ok(Some(Known { head, owner: String::new(), version }));
+            return Ok(Some(Known { head, owner: String::new(), version, without_room: BTreeSet::new() }));
         }
     }
-    Ok(Some(Known { head, owner, version }))
+    Ok(Some(Known { head, owner, version, without_room: BTreeSet::new() }))
 }
 
 /// Writes one plan.
@@ -248,11 +336,11 @@ impl Writer<'_> {
     /// `before`: the head that is replaced. `pool`: the same, where its shards may be used again.
     async fn write(
         &self,
-        plan: &Arc<Plan>,
+        packed: Packed,
         before: Option<&Known>,
         pool: Option<&Known>,
     ) -> Result<Known, PublishError> {
-        let packed = split(plan, before.map_or(1, |known| known.head.shards.len())).await?;
+        let Packed { plan, shards: packed, without_room } = packed;
         let mut refs = Vec::with_capacity(packed.len());
         let mut free: Vec<_> = match before {
             Some(known) => known.head.free_slots().collect(),
@@ -267,15 +355,15 @@ impl Writer<'_> {
                 None => self.put_shard(free.pop().ok_or(PublishError::NoSlot)?, shard).await?,
             });
         }
-        let head = Head::new(before.map_or(0, |known| known.head.generation) + 1, plan, refs);
+        let head = Head::new(before.map_or(0, |known| known.head.generation) + 1, &plan, refs);
         let version = self.put_head(&head, before).await?;
-        let known = Known { head, owner: self.owner.to_owned(), version };
+        let known = Known { head, owner: self.owner.to_owned(), version, without_room };
         self.clear(before, &known.head).await?;
         Ok(known)
     }
 
     async fn put_shard(&self, slot: usize, shard: Shard) -> Result<ShardRef, PublishError> {
-        let Shard { bytes, digest } = shard;
+        let Shard { bytes, digest, unpacked: _ } = shard;
         let secret = self.secret(shards::slot_name(self.name, slot), SHARD_KEY, bytes);
         let permit = self.lead.permit()?;
         match self.create(&permit, &secret).await {

@@ -1,9 +1,10 @@
 //! Reads what stands in the Secrets that objects refer to, by name and no others.
 //!
-//! In: names. Out: contents, as changes of the model. Each is read by itself, so the operator holds no
-//! more Secrets than are in use. A name that is asked for while it is being read is read once more.
+//! In: names and keys. Out: the texts under these keys, as changes of the model. Each Secret is read by itself,
+//! and what is not asked for is dropped at once, so the operator holds no more than is in use. A name that is
+//! asked for while it is being read is read once more.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,8 +42,8 @@ impl SecretReader {
         Self { client, changes, problems, under_way: Arc::default(), permits }
     }
 
-    /// Reads a Secret in the background.
-    pub fn read(&self, name: ObjectName) {
+    /// Reads what stands under these keys of a Secret, in the background.
+    pub fn read(&self, name: ObjectName, keys: BTreeSet<String>) {
         if !self.lock().insert(name.clone()) {
             return;
         }
@@ -51,7 +52,7 @@ impl SecretReader {
             // The semaphore is never closed.
             let permit = reader.permits.acquire().await;
             // A request's state is large: in a box that is made now, and not in each of ten thousand that wait.
-            let content = Box::pin(reader.content(&name)).await;
+            let content = Box::pin(reader.content(&name, &keys)).await;
             drop(permit);
             // Before the model is told: it may ask again at once.
             reader.lock().remove(&name);
@@ -62,7 +63,7 @@ impl SecretReader {
 
     /// The content; for what is forbidden, the same as if it were not there. Other failures are tried
     /// again until they are none: a Secret that cannot be read for a moment is no Secret that is gone.
-    async fn content(&self, name: &ObjectName) -> Option<SecretContent> {
+    async fn content(&self, name: &ObjectName, keys: &BTreeSet<String>) -> Option<SecretContent> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &name.namespace);
         let place = format!("Secret {name}");
         loop {
@@ -71,7 +72,8 @@ impl SecretReader {
                     self.problems.solved(&place);
                     return secret.map(|secret| SecretContent {
                         version: secret.metadata.resource_version.clone().unwrap_or_default(),
-                        texts: texts(secret),
+                        texts: texts(secret, |key| keys.contains(key)),
+                        keys: keys.clone(),
                     });
                 }
                 Err(kube::Error::Api(status)) if status.code == 403 => {

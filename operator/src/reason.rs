@@ -109,9 +109,15 @@ reasons! {
     /// It is not in the plan: another condition tells why.
     NotInPlan in [Programmed]:
         "Read Accepted and ResolvedRefs.",
-    /// The Webhooks do not fit into one plan.
+    /// The Webhook is larger than one may be, or a value of a Secret that it refers to is.
+    TooLarge in [Accepted, ResolvedRefs, Ready, Lint]:
+        "Make the field that the message names smaller; of the Webhook as a whole the platform team can raise spec.limits.webhookBytes of the AuthServer.",
+    /// The Webhooks of the namespace take more of the plan than a namespace may.
+    NamespaceTooLarge in [Accepted, Ready, Lint]:
+        "Make the field that the message names smaller, delete Webhooks of the namespace, or have the platform team raise spec.limits.namespaceBytes of the AuthServer; the oldest Webhooks run on.",
+    /// The plan has no room for the Webhook; those that run already run on.
     PlanTooLarge in [Programmed, Ready]:
-        "Spread the Webhooks over more than one AuthServer, or share large TLS certificates less; the plan before runs on.",
+        "Spread the Webhooks over more than one AuthServer, make headers and TLS certificates smaller, or lower spec.limits.namespaceBytes of the AuthServer so that no namespace takes so much.",
     /// The plan could not be written.
     PublishingFailed in [Programmed, Ready]:
         "Give the operator its rights to Secrets in the AuthServer's namespace, or wait for the API server, as the message tells; it is tried again by itself, and the plan before runs on.",
@@ -136,6 +142,9 @@ reasons! {
     /// A time of a replay cannot be read, or its window is empty.
     InvalidWindow in [Accepted]:
         "Create another replay, its times written as 2026-01-31T12:00:00Z and from before to.",
+    /// The replay waits until another one is complete.
+    Queued in [Complete]:
+        "Wait, or delete replays that are no longer wanted; the message tells its place in the queue of its namespace.",
     /// The replay goes on.
     Replaying in [Complete]:
         "Wait; the message tells how many sidecars are through.",

@@ -16,7 +16,7 @@ pub(crate) fn plan(
     mut webhooks: Vec<WebhookPlan>,
     mut replays: Vec<ReplayPlan>,
 ) -> Plan {
-    let Frame { ingest, egress, defaults: _ } = frame.clone();
+    let Frame { ingest, egress, defaults: _, bounds: _ } = frame.clone();
     webhooks.sort_by(|a, b| a.webhook.cmp(&b.webhook));
     replays.sort_by(|a, b| a.uid.cmp(&b.uid));
     Plan { version: PLAN_VERSION, auth_server: auth_server.clone(), ingest, egress, webhooks, replays }

@@ -12,10 +12,16 @@ use tidings_crds::{
 use tidings_egress::Egress;
 use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, Tls};
 
+use crate::bounds::Bounds;
+use crate::objects::{CERTIFICATE_BYTES, KEY_BYTES, Text, Texts};
 use crate::{Finding, Objects, Reason};
 
 /// The key that also signs while keys are rotated.
 const PREVIOUS: &str = "previousSigningKey";
+
+/// The keys of a Secret of type kubernetes.io/tls.
+const CERT: &str = "tls.crt";
+const CERT_KEY: &str = "tls.key";
 
 /// What an `AuthServer` gives to all of its Webhooks.
 #[derive(Debug, Clone)]
@@ -23,6 +29,7 @@ pub(crate) struct Frame {
     pub(crate) ingest: Ingest,
     pub(crate) egress: Egress,
     pub(crate) defaults: DeliverySpec,
+    pub(crate) bounds: Bounds,
 }
 
 /// What a Webhook refers to.
@@ -61,7 +68,8 @@ pub(crate) fn auth_server(
         findings.extend(cidrs(&spec.deny, "spec.egress.deny", &mut egress.deny));
     }
     let defaults = spec.defaults.clone().and_then(|defaults| defaults.delivery).unwrap_or_default();
-    if findings.is_empty() { Ok(Frame { ingest, egress, defaults }) } else { Err(findings) }
+    let bounds = Bounds::of(spec);
+    if findings.is_empty() { Ok(Frame { ingest, egress, defaults, bounds }) } else { Err(findings) }
 }
 
 /// Whether the `AuthServer` allows Webhooks of this one's namespace.
@@ -102,22 +110,32 @@ pub(crate) fn webhook(objects: &Objects, name: &ObjectName, webhook: &Webhook) -
     })
 }
 
-/// The Secrets that a Webhook refers to, by name.
-pub(crate) fn secrets_of(spec: &WebhookSpec) -> BTreeSet<&str> {
+/// What an object refers to: the names of Secrets, and the keys in each.
+pub(crate) type SecretKeys<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+/// The Secrets that a Webhook refers to.
+pub(crate) fn secrets_of(spec: &WebhookSpec) -> SecretKeys<'_> {
     let WebhookSpec { endpoint, secret_ref, .. } = spec;
-    let headers = endpoint.headers.iter().filter_map(|header| header.value_from.as_ref());
-    let mut names: BTreeSet<_> = headers.map(|from| from.secret_key_ref.name.as_str()).collect();
-    names.insert(&secret_ref.name);
-    if let Some(TlsSpec { ca_secret_ref, client_cert_secret_ref, server_name: _ }) = &endpoint.tls {
-        names.extend(ca_secret_ref.as_ref().map(|secret| secret.name.as_str()));
-        names.extend(client_cert_secret_ref.as_ref().map(|secret| secret.name.as_str()));
+    let mut keys = SecretKeys::new();
+    for from in endpoint.headers.iter().filter_map(|header| header.value_from.as_ref()) {
+        keys.entry(&from.secret_key_ref.name).or_default().insert(&from.secret_key_ref.key);
     }
-    names
+    keys.entry(&secret_ref.name).or_default().extend([secret_ref.key.as_str(), PREVIOUS]);
+    if let Some(TlsSpec { ca_secret_ref, client_cert_secret_ref, server_name: _ }) = &endpoint.tls {
+        if let Some(ca) = ca_secret_ref {
+            keys.entry(&ca.name).or_default().insert(&ca.key);
+        }
+        if let Some(cert) = client_cert_secret_ref {
+            keys.entry(&cert.name).or_default().extend([CERT, CERT_KEY]);
+        }
+    }
+    keys
 }
 
-/// The Secrets that an `AuthServer` refers to and that a judgement looks at, by name.
-pub(crate) fn secrets_of_server(spec: &AuthServerSpec) -> BTreeSet<&str> {
-    spec.ingest.iter().map(|ingest| ingest.signing_key_ref.name.as_str()).collect()
+/// The Secrets that an `AuthServer` refers to and that a judgement looks at.
+pub(crate) fn secrets_of_server(spec: &AuthServerSpec) -> SecretKeys<'_> {
+    let keys = spec.ingest.iter().map(|ingest| &ingest.signing_key_ref);
+    keys.map(|key| (key.name.as_str(), BTreeSet::from([key.key.as_str(), PREVIOUS]))).collect()
 }
 
 /// The Secrets of one namespace.
@@ -129,7 +147,7 @@ struct Secret<'a> {
 // === impl Secret ===
 
 impl Secret<'_> {
-    fn all(&self, name: &str, field: &str) -> Result<&BTreeMap<String, SecretText>, Finding> {
+    fn all(&self, name: &str, field: &str) -> Result<&Texts, Finding> {
         let name = ObjectName::new(self.namespace, name);
         self.objects.secrets.get(&name).ok_or_else(|| {
             let message = format!("there is no Secret {name}: create it, or name another one");
@@ -137,19 +155,41 @@ impl Secret<'_> {
         })
     }
 
-    fn text(&self, name: &str, key: &str, field: &str) -> Result<SecretText, Finding> {
-        self.all(name, field)?.get(key).cloned().ok_or_else(|| {
+    /// The text under a key, of at most so many bytes.
+    fn text(&self, name: &str, key: &str, field: &str, most: usize) -> Result<SecretText, Finding> {
+        self.text_opt(name, key, field, most)?.ok_or_else(|| {
             let message = format!("Secret {}/{name} has no key {key:?} that holds text", self.namespace);
             Finding::new(Reason::SecretKeyNotFound, format!("{field}.key"), message)
         })
     }
 
+    fn text_opt(
+        &self,
+        name: &str,
+        key: &str,
+        field: &str,
+        most: usize,
+    ) -> Result<Option<SecretText>, Finding> {
+        let bytes = match self.all(name, field)?.get(key) {
+            None => return Ok(None),
+            Some(Text::Kept(text)) if text.reveal().len() <= most => return Ok(Some(text.clone())),
+            Some(Text::Kept(text)) => text.reveal().len(),
+            Some(Text::TooLarge(bytes)) => *bytes,
+        };
+        let message = format!(
+            "key {key:?} of Secret {}/{name} holds {bytes} bytes, at most {most} bytes can be used here: make it smaller, or name another key",
+            self.namespace
+        );
+        Err(Finding::new(Reason::TooLarge, format!("{field}.key"), message))
+    }
+
     /// The current key first, then the one before it where there is one.
     fn signing_keys(&self, reference: &SigningKeyRef, field: &str) -> Result<Vec<SecretText>, Finding> {
         let SigningKeyRef { name, key } = reference;
-        let current = self.text(name, key, field)?;
-        let previous = self.all(name, field)?.get(PREVIOUS).filter(|previous| !previous.reveal().is_empty());
-        Ok([Some(current), previous.cloned()].into_iter().flatten().collect())
+        let current = self.text(name, key, field, KEY_BYTES)?;
+        let previous = self.text_opt(name, PREVIOUS, field, KEY_BYTES)?;
+        let previous = previous.filter(|previous| !previous.reveal().is_empty());
+        Ok([Some(current), previous].into_iter().flatten().collect())
     }
 
     fn headers(&self, endpoint: &EndpointSpec) -> Result<BTreeMap<String, SecretText>, Finding> {
@@ -158,7 +198,8 @@ impl Secret<'_> {
             let value = match (&header.value, &header.value_from) {
                 (_, Some(from)) => {
                     let field = format!("spec.endpoint.headers[{at}].valueFrom.secretKeyRef");
-                    let value = self.text(&from.secret_key_ref.name, &from.secret_key_ref.key, &field)?;
+                    let from = &from.secret_key_ref;
+                    let value = self.text(&from.name, &from.key, &field, KEY_BYTES)?;
                     // A Secret made from a file ends in a line break, which no header can hold.
                     SecretText::new(value.reveal().trim_end_matches(['\r', '\n']))
                 }
@@ -175,12 +216,14 @@ impl Secret<'_> {
         };
         let mut tls = Tls { server_name: server_name.clone(), ..Tls::default() };
         if let Some(ca) = ca_secret_ref {
-            tls.ca = Some(self.text(&ca.name, &ca.key, "spec.endpoint.tls.caSecretRef")?.reveal().to_owned());
+            let field = "spec.endpoint.tls.caSecretRef";
+            tls.ca = Some(self.text(&ca.name, &ca.key, field, CERTIFICATE_BYTES)?.reveal().to_owned());
         }
         if let Some(cert) = client_cert_secret_ref {
             let field = "spec.endpoint.tls.clientCertSecretRef";
-            tls.client_cert = Some(self.text(&cert.name, "tls.crt", field)?.reveal().to_owned());
-            tls.client_key = Some(self.text(&cert.name, "tls.key", field)?);
+            tls.client_cert =
+                Some(self.text(&cert.name, CERT, field, CERTIFICATE_BYTES)?.reveal().to_owned());
+            tls.client_key = Some(self.text(&cert.name, CERT_KEY, field, CERTIFICATE_BYTES)?);
         }
         Ok(tls)
     }

@@ -18,6 +18,7 @@ use tidings_election::Lead;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::expire::Expiry;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Request};
 use crate::read::SecretReader;
@@ -35,7 +36,7 @@ const CHANGES: usize = 1024;
 const GATHERING: Duration = Duration::from_millis(20);
 const LONGEST_GATHERING: Duration = Duration::from_millis(200);
 
-/// How often the queue's numbers are brought up to date.
+/// How often the queue's numbers are brought up to date, and finished replays looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// The operator, started.
@@ -46,6 +47,7 @@ pub struct Operator {
     reader: SecretReader,
     publisher: mpsc::UnboundedSender<Request>,
     writer: StatusWriter,
+    expiry: Expiry,
     pods: PodWatches,
     surface: Surface,
     metrics: Metrics,
@@ -72,6 +74,7 @@ impl Operator {
         tasks.spawn(publishing.run(requests));
         let writer =
             StatusWriter::start(client, identity, lead.clone(), told.clone(), metrics.clone(), &mut tasks);
+        let expiry = Expiry::start(client, lead.clone(), problems.clone(), metrics.clone(), &mut tasks);
         Self {
             world: World::waiting_for(scope.lists()),
             changes,
@@ -79,6 +82,7 @@ impl Operator {
             reader: SecretReader::new(client.clone(), told.clone(), problems.clone()),
             publisher,
             writer,
+            expiry,
             pods: PodWatches::new(client.clone(), told, problems.clone()),
             surface,
             metrics,
@@ -98,6 +102,9 @@ impl Operator {
                 _ = self.lead.changed() => self.lead_changed(),
                 _ = tidy.tick() => {
                     self.writer.statuses().lock().tidy(Instant::now());
+                    if self.lead.borrow().is_some() {
+                        self.expiry.delete(self.world.expired_replays(Timestamp::now()));
+                    }
                 }
                 // Each of them works for ever: one that ended has panicked, and half an operator is none.
                 Some(_) = self.tasks.join_next() => return,
@@ -145,8 +152,8 @@ impl Operator {
                 })
                 .collect(),
         );
-        for name in self.world.take_secrets_to_read() {
-            self.reader.read(name);
+        for (name, keys) in self.world.take_secrets_to_read() {
+            self.reader.read(name, keys);
         }
         self.pods.follow(&self.world.pod_selectors());
         let leads = self.lead.borrow().is_some();

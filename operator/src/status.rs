@@ -20,6 +20,8 @@ pub enum Programming {
     Waits(String),
     /// There is no sidecar.
     NoSidecar(String),
+    /// The plan has no room for it.
+    NoRoom(String),
     /// A sidecar could not.
     Rejected(String),
 }
@@ -121,6 +123,7 @@ fn programmed(judged: &Judged, programming: &Programming) -> Condition {
         _ if !judged.is_ready() => not(Reason::NotInPlan, "it is in no plan: see Accepted and ResolvedRefs"),
         Programming::Waits(message) => not(Reason::Pending, message),
         Programming::NoSidecar(message) => not(Reason::NoSidecar, message),
+        Programming::NoRoom(message) => not(Reason::PlanTooLarge, message),
         Programming::Rejected(message) => not(Reason::RejectedBySidecar, message),
         Programming::Runs => Condition::new(
             "Programmed",

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tidings_crds::{AuthServer, Webhook};
 use tidings_plan::SecretText;
@@ -32,7 +33,7 @@ impl World {
     }
 
     fn secret(&mut self, of: &str, entries: &[(&str, &str)]) {
-        let entries = entries.iter().map(|(key, text)| ((*key).to_owned(), SecretText::new(*text)));
+        let entries = entries.iter().map(|(key, text)| ((*key).to_owned(), SecretText::new(*text).into()));
         self.0.secrets.insert(name(of), entries.collect::<BTreeMap<_, _>>());
     }
 
@@ -229,6 +230,56 @@ fn the_webhooks_words_win_over_the_auth_servers_and_those_over_ours() {
     let delivery = world.reconcile().plan.unwrap().webhooks[0].delivery.clone();
     assert_eq!((delivery.timeout_seconds, delivery.concurrency), (7, 9));
     assert_eq!((delivery.retry.initial_backoff_seconds, delivery.retry.max_backoff_seconds), (1, 60));
+}
+
+#[test]
+fn a_webhook_that_is_too_large_is_told_which_field_takes_most_and_costs_nobody_else() {
+    let mut world = World::new();
+    let alone = world.reconcile().plan.unwrap();
+    let headers =
+        json!([{ "name": "x-a", "value": "a" }, { "name": "X-Large", "value": "hush".repeat(20_000) }]);
+    world.webhook("shop/large", &json!({ "endpoint": { "url": "https://example.com", "headers": headers } }));
+    let outcome = world.reconcile();
+    let finding = outcome.webhooks[&name("shop/large")].accepted.clone().unwrap_err();
+    assert_eq!((finding.reason, finding.field.as_str()), (Reason::TooLarge, "spec.endpoint.headers[1]"));
+    assert!(
+        finding.message.contains("at most 65536") && !finding.message.contains("hush"),
+        "{}",
+        finding.message
+    );
+    assert_eq!(outcome.plan.unwrap(), alone);
+}
+
+#[test]
+fn a_value_of_a_secret_that_is_too_large_for_its_use_is_told_by_key_and_bound() {
+    let mut world = World::new();
+    let secret = |bytes: usize| {
+        let data = [("token".to_owned(), k8s_openapi::ByteString(vec![b'a'; bytes]))];
+        Secret { data: Some(data.into()), ..Secret::default() }
+    };
+    let from = json!({ "name": "large", "key": "token" });
+    let headers = json!([{ "name": "x-token", "valueFrom": { "secretKeyRef": from } }]);
+    let header = json!({ "url": "https://example.com", "headers": headers });
+    let ca = json!({ "url": "https://example.com", "tls": { "caSecretRef": from } });
+    let of_header = "spec.endpoint.headers[0].valueFrom.secretKeyRef.key";
+    let of_ca = "spec.endpoint.tls.caSecretRef.key";
+    for (endpoint, bytes, field) in [
+        (&header, 32_769, Some(of_header)),
+        (&header, 900_000, Some(of_header)),
+        (&header, 32_768, None),
+        (&ca, 65_537, Some(of_ca)),
+        (&ca, 60_000, None),
+    ] {
+        world.0.add_secret(name("shop/large"), secret(bytes));
+        world.webhook("shop/mail", &json!({ "endpoint": endpoint }));
+        let judged = world.judged();
+        let finding = judged.resolved_refs.err();
+        assert_eq!(finding.as_ref().map(|finding| finding.field.as_str()), field, "{bytes}");
+        if let Some(finding) = finding {
+            assert_eq!(finding.reason, Reason::TooLarge);
+            assert!(finding.message.contains(&format!("{bytes} bytes")), "{}", finding.message);
+        }
+    }
 }
 
 #[test]

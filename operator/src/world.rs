@@ -11,7 +11,10 @@
 //! It must never hand out a plan before everything was listed once: half a world would be half a plan.
 
 pub mod change;
+mod queue;
 mod replays;
+mod secrets;
+mod shares;
 mod sidecars;
 mod statuses;
 
@@ -26,6 +29,8 @@ use crate::{
     Finding, Judged, JudgedServer, Objects, judge_server, judge_webhook, named, names, render_plan, resolve,
 };
 use change::{Change, Kind, Object, Pod, Unreadable};
+use queue::Queue;
+use secrets::{SecretState, User, Wants};
 use sidecars::{Reports, Sidecar};
 
 pub use statuses::{Desired, StatusText};
@@ -39,8 +44,8 @@ pub struct World {
     pods: BTreeMap<ObjectName, BTreeMap<String, Pod>>,
     unreadable: BTreeMap<(Kind, ObjectName), Unreadable>,
     secrets: BTreeMap<ObjectName, SecretState>,
-    /// Which objects refer to a Secret.
-    users: HashMap<ObjectName, BTreeSet<User>>,
+    /// Which objects refer to a Secret, and to which of its keys.
+    users: HashMap<ObjectName, BTreeMap<User, BTreeSet<String>>>,
     servers: BTreeMap<ObjectName, Server>,
     webhooks: BTreeMap<ObjectName, Entry>,
     waiting: BTreeSet<(Kind, Option<String>)>,
@@ -52,25 +57,13 @@ pub struct World {
 struct Dirty {
     webhooks: BTreeSet<ObjectName>,
     servers: BTreeSet<ObjectName>,
+    /// Of an `AuthServer` the namespaces whose share is to be looked at.
+    shares: BTreeSet<(ObjectName, String)>,
     plans: BTreeSet<ObjectName>,
     statuses: BTreeSet<(Kind, ObjectName)>,
     secrets: BTreeSet<ObjectName>,
     rotated: BTreeSet<ObjectName>,
     touched: BTreeSet<ObjectName>,
-}
-
-/// A Secret: its version as the watch told it, and the one of which the content is held.
-#[derive(Debug, Clone, Default)]
-struct SecretState {
-    seen: Option<String>,
-    held: Option<String>,
-}
-
-/// Who refers to a Secret.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum User {
-    Server(ObjectName),
-    Webhook(ObjectName),
 }
 
 /// An `AuthServer` as it was judged, and its plan.
@@ -83,6 +76,10 @@ struct Server {
     generation: Option<u64>,
     /// Why the plan could not be published.
     failed: Option<Finding>,
+    /// The Webhooks for which the published plan has no room.
+    without_room: BTreeSet<ObjectName>,
+    /// The replays that run, and those that wait.
+    queue: Queue,
     /// The sidecars that reported.
     sidecars: Vec<Sidecar>,
 }
@@ -91,32 +88,13 @@ struct Server {
 #[derive(Debug)]
 struct Entry {
     server: ObjectName,
-    secrets: BTreeSet<ObjectName>,
+    secrets: Wants,
     judged: Option<Judged>,
     plan: Option<WebhookPlan>,
+    /// Whether its namespace has room for it.
+    share: Result<(), Finding>,
     /// The number of the plan from which on it is as it is; `None` while that plan is not published.
     since: Option<u64>,
-}
-
-// === impl SecretState ===
-
-impl SecretState {
-    /// Whether the content held is as new as what the watch told.
-    fn is_current(&self) -> bool {
-        match (&self.seen, &self.held) {
-            (None, _) => true,
-            (Some(seen), Some(held)) => !is_newer(seen, held),
-            (Some(_), None) => false,
-        }
-    }
-}
-
-/// Whether a resource version is newer than another; they are whole numbers that rise.
-fn is_newer(version: &str, than: &str) -> bool {
-    match (version.parse::<u128>(), than.parse::<u128>()) {
-        (Ok(version), Ok(than)) => version > than,
-        _ => version != than,
-    }
 }
 
 // === impl World ===
@@ -147,6 +125,8 @@ impl World {
 
     /// Everything is to be looked at again, as after leadership was won.
     pub fn look_at_everything(&mut self) {
+        // Which replays run is what the leader before wrote down.
+        self.servers.values_mut().for_each(|server| server.queue = Queue::default());
         self.dirty.plans.extend(self.servers.keys().cloned());
         self.dirty.statuses.extend(self.objects.webhooks.keys().map(|name| (Kind::Webhook, name.clone())));
         self.dirty
@@ -170,18 +150,10 @@ impl World {
             Change::Written(kind, name, version) => self.written(kind, &name, version),
             Change::Conflict(kind, name) => drop(self.dirty.statuses.insert((kind, name))),
             Change::PlanLost(server) => drop(self.dirty.plans.insert(server)),
+            Change::NoRoom(server, webhooks) => self.no_room(&server, webhooks),
             Change::Published(plan, generation) => self.published(&plan, generation),
             Change::PublishFailed(server, finding) => self.publish_failed(&server, finding),
         }
-    }
-
-    /// The Secrets whose content is to be read, once each.
-    pub fn take_secrets_to_read(&mut self) -> Vec<ObjectName> {
-        let asked = std::mem::take(&mut self.dirty.secrets);
-        asked
-            .into_iter()
-            .filter(|name| self.secrets.get(name).is_some_and(|state| !state.is_current()))
-            .collect()
     }
 
     /// The Webhooks whose signing keys were replaced.
@@ -264,7 +236,7 @@ impl World {
         if server.spec.pod_selector.is_none() {
             self.pods.remove(&name);
         }
-        let of = |server: &AuthServer| secret_names(&name, resolve::secrets_of_server(&server.spec));
+        let of = |server: &AuthServer| secrets::wants(&name, resolve::secrets_of_server(&server.spec));
         let (old, new) = (before.as_ref().map(of).unwrap_or_default(), of(server));
         self.refer(&User::Server(name.clone()), &old, &new);
         let state = self.servers.entry(name.clone()).or_default();
@@ -280,7 +252,7 @@ impl World {
         self.unreadable.remove(&(Kind::Webhook, name.clone()));
         self.dirty.statuses.insert((Kind::Webhook, name.clone()));
         let server = names(&webhook, &name);
-        let secrets = secret_names(&name, resolve::secrets_of(&webhook.spec));
+        let secrets = secrets::wants(&name, resolve::secrets_of(&webhook.spec));
         let before = self.objects.webhooks.insert(name.clone(), webhook);
         let webhook = &self.objects.webhooks[&name];
         let is_same = before.as_ref().is_some_and(|before| {
@@ -296,7 +268,7 @@ impl World {
         }
         let user = User::Webhook(name.clone());
         let old = self.webhooks.get(&name).map(|entry| (entry.server.clone(), entry.secrets.clone()));
-        let (old_server, old_secrets) = old.map_or((None, BTreeSet::new()), |(a, b)| (Some(a), b));
+        let (old_server, old_secrets) = old.map_or((None, Wants::new()), |(a, b)| (Some(a), b));
         self.refer(&user, &old_secrets, &secrets);
         if let Some(old) = old_server.filter(|old| *old != server) {
             self.leave(&name, &old);
@@ -304,12 +276,14 @@ impl World {
         self.servers.entry(server.clone()).or_default().webhooks.insert(name.clone());
         let entry = self.webhooks.entry(name.clone()).or_insert_with(|| Entry {
             server: server.clone(),
-            secrets: BTreeSet::new(),
+            secrets: Wants::new(),
             judged: None,
             plan: None,
+            share: Ok(()),
             since: None,
         });
         (entry.server, entry.secrets) = (server, secrets);
+        self.dirty.shares.insert((entry.server.clone(), name.namespace.clone()));
         self.replays_of(&name);
         self.dirty.webhooks.insert(name);
     }
@@ -318,6 +292,7 @@ impl World {
     fn leave(&mut self, name: &ObjectName, server: &ObjectName) {
         if let Some(state) = self.servers.get_mut(server) {
             state.webhooks.remove(name);
+            self.dirty.shares.insert((server.clone(), name.namespace.clone()));
             self.dirty.plans.insert(server.clone());
             self.dirty.statuses.insert((Kind::AuthServer, server.clone()));
         }
@@ -325,21 +300,8 @@ impl World {
 
     fn forget_webhook(&mut self, name: &ObjectName) {
         if let Some(entry) = self.webhooks.remove(name) {
-            self.refer(&User::Webhook(name.clone()), &entry.secrets, &BTreeSet::new());
+            self.refer(&User::Webhook(name.clone()), &entry.secrets, &Wants::new());
             self.leave(name, &entry.server);
-        }
-    }
-
-    fn put_secret(&mut self, name: ObjectName, version: String) {
-        let state = self.secrets.entry(name.clone()).or_default();
-        if state.seen.as_ref().is_some_and(|seen| !is_newer(&version, seen)) {
-            return;
-        }
-        state.seen = Some(version);
-        if self.users.contains_key(&name) {
-            self.dirty.secrets.insert(name);
-        } else {
-            self.touched(&name);
         }
     }
 
@@ -355,56 +317,6 @@ impl World {
         let touched = std::mem::take(&mut self.dirty.touched);
         let version = |name: &ObjectName| self.secrets.get(name).and_then(|state| state.seen.clone());
         touched.into_iter().map(|name| (name.clone(), version(&name))).collect()
-    }
-
-    fn secret_read(&mut self, name: &ObjectName, content: Option<change::SecretContent>) {
-        if !self.users.contains_key(name) {
-            return;
-        }
-        let state = self.secrets.entry(name.clone()).or_default();
-        if let Some(change::SecretContent { version, texts }) = content {
-            state.held = Some(version);
-            if state.seen.is_none() {
-                // It is there although the watch has not told of it yet.
-                state.seen.clone_from(&state.held);
-            }
-            self.objects.secrets.insert(name.clone(), texts);
-        } else {
-            state.held.clone_from(&state.seen);
-            self.objects.secrets.remove(name);
-        }
-        if !self.secrets[name].is_current() {
-            self.dirty.secrets.insert(name.clone());
-        }
-        self.secret_changed(name);
-    }
-
-    fn secret_changed(&mut self, name: &ObjectName) {
-        for user in self.users.get(name).into_iter().flatten() {
-            match user {
-                User::Server(name) => drop(self.dirty.servers.insert(name.clone())),
-                User::Webhook(name) => drop(self.dirty.webhooks.insert(name.clone())),
-            }
-        }
-    }
-
-    /// Notes which Secrets an object refers to now; what nobody refers to any more is forgotten.
-    fn refer(&mut self, user: &User, old: &BTreeSet<ObjectName>, new: &BTreeSet<ObjectName>) {
-        for name in old.difference(new) {
-            let Some(users) = self.users.get_mut(name) else { continue };
-            users.remove(user);
-            if users.is_empty() {
-                self.users.remove(name);
-                self.objects.secrets.remove(name);
-                if let Some(state) = self.secrets.get_mut(name) {
-                    state.held = None;
-                }
-            }
-        }
-        for name in new {
-            self.users.entry(name.clone()).or_default().insert(user.clone());
-            self.dirty.secrets.insert(name.clone());
-        }
     }
 
     fn put_namespace(&mut self, name: String, labels: BTreeMap<String, String>) {
@@ -443,8 +355,8 @@ impl World {
 
     fn server_gone(&mut self, name: &ObjectName) {
         let Some(server) = self.objects.auth_servers.remove(name) else { return };
-        let secrets = secret_names(name, resolve::secrets_of_server(&server.spec));
-        self.refer(&User::Server(name.clone()), &secrets, &BTreeSet::new());
+        let secrets = secrets::wants(name, resolve::secrets_of_server(&server.spec));
+        self.refer(&User::Server(name.clone()), &secrets, &Wants::new());
         self.pods.remove(name);
         if let Some(state) = self.servers.get_mut(name) {
             *state = Server { webhooks: std::mem::take(&mut state.webhooks), ..Server::default() };
@@ -477,19 +389,24 @@ impl World {
     /// Judges what changed. A Webhook whose Secret is being read stays as it was until that is done.
     fn judge(&mut self) {
         for name in std::mem::take(&mut self.dirty.servers) {
-            if !self.secrets_are_current(&secret_names_of_server(&self.objects, &name)) {
+            if !self.secrets_are_current(&secrets::wants_of_server(&self.objects, &name)) {
                 self.dirty.servers.insert(name);
                 continue;
             }
             let judged = judge_server(&self.objects, &name);
             let Some(state) = self.servers.get_mut(&name) else { continue };
             state.judged = judged;
+            let namespaces = state.webhooks.iter().map(|webhook| webhook.namespace.clone());
+            self.dirty.shares.extend(namespaces.map(|namespace| (name.clone(), namespace)));
             self.dirty.webhooks.extend(state.webhooks.iter().cloned());
             self.dirty.plans.insert(name.clone());
             self.server_status(&name);
         }
         for name in std::mem::take(&mut self.dirty.webhooks) {
             self.judge_webhook(name);
+        }
+        for (server, namespace) in std::mem::take(&mut self.dirty.shares) {
+            self.share_out(&server, &namespace);
         }
     }
 
@@ -515,6 +432,7 @@ impl World {
             }
             entry.since = None;
             entry.plan = plan;
+            self.dirty.shares.insert((entry.server.clone(), name.namespace.clone()));
             self.dirty.plans.insert(entry.server.clone());
         }
         entry.judged = Some(judged);
@@ -522,10 +440,6 @@ impl World {
         self.dirty.statuses.insert((Kind::AuthServer, server));
         self.replays_of(&name);
         self.dirty.statuses.insert((Kind::Webhook, name));
-    }
-
-    fn secrets_are_current(&self, names: &BTreeSet<ObjectName>) -> bool {
-        names.iter().all(|name| self.secrets.get(name).is_none_or(SecretState::is_current))
     }
 
     /// The plan of a server as it should be; `None` where it cannot be rendered, and the one before stays.
@@ -537,8 +451,9 @@ impl World {
             self.dirty.plans.insert(name.clone());
             return None;
         }
-        let plans = webhooks.iter().filter_map(|name| self.webhooks.get(name)?.plan.clone()).collect();
-        render_plan(name, judged, plans, self.replay_plans(name)).map(Arc::new)
+        let plans = webhooks.iter().filter_map(|name| self.webhooks.get(name)?.in_plan().cloned()).collect();
+        let plan = render_plan(name, judged, plans, Vec::new())?;
+        Some(Arc::new(Plan { replays: self.replay_plans(name), ..plan }))
     }
 
     /// A plan is published under this number: what is in it and had none yet is so from then on.
@@ -547,7 +462,7 @@ impl World {
         (server.generation, server.failed) = (Some(generation), None);
         for published in &plan.webhooks {
             let entry = self.webhooks.get_mut(&published.webhook);
-            if let Some(entry) = entry.filter(|entry| entry.plan.as_ref() == Some(published)) {
+            if let Some(entry) = entry.filter(|entry| entry.in_plan() == Some(published)) {
                 entry.since.get_or_insert(generation);
             }
         }
@@ -591,15 +506,6 @@ impl World {
 /// The name of an object.
 pub(crate) fn name_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectName {
     ObjectName::new(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
-}
-
-fn secret_names(user: &ObjectName, names: BTreeSet<&str>) -> BTreeSet<ObjectName> {
-    names.into_iter().map(|name| ObjectName::new(&user.namespace, name)).collect()
-}
-
-fn secret_names_of_server(objects: &Objects, name: &ObjectName) -> BTreeSet<ObjectName> {
-    let server = objects.auth_servers.get(name);
-    server.map(|server| secret_names(name, resolve::secrets_of_server(&server.spec))).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use tidings_crds::{
-    ConditionStatus, LocalRef, ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus,
+    ConditionStatus, LocalRef, REPLAY_TTL_SECONDS, ReplayOnly, WebhookReplay, WebhookReplaySpec,
+    WebhookReplayStatus,
 };
 use tidings_plan::{EventPattern, ObjectName};
 
@@ -209,6 +210,7 @@ impl Arguments {
             only: if *all { ReplayOnly::All } else { ReplayOnly::Failed },
             dry_run: *dry_run,
             rate_per_second: *rate,
+            ttl_seconds_after_finished: REPLAY_TTL_SECONDS,
         })
     }
 }

@@ -42,6 +42,8 @@ pub enum Change {
     Written(Kind, ObjectName, String),
     /// A status could not be written since the object is another one by now.
     Conflict(Kind, ObjectName),
+    /// The published plan of a server has no room for these Webhooks.
+    NoRoom(ObjectName, BTreeSet<ObjectName>),
     /// A plan was published under this number.
     Published(Arc<Plan>, u64),
     /// A plan's Secret is not as it was left: the plan is to be looked at again.
@@ -97,7 +99,9 @@ impl Unreadable {
 pub struct SecretContent {
     /// Its version.
     pub version: String,
-    /// Its texts.
+    /// The keys that were asked for.
+    pub keys: BTreeSet<String>,
+    /// The texts under these keys.
     pub texts: Texts,
 }
 

@@ -5,6 +5,7 @@ use tidings_crds::{ReplayOnly, ReplayReport, WebhookReplay, WebhookReplayStatus}
 use tidings_plan::{EventPattern, ObjectName, ReplayPlan};
 
 use super::change::Kind;
+use super::queue::{Open, Queue};
 use super::statuses::{self, Desired};
 use super::{World, name_of};
 use crate::status::{Condition, of_result};
@@ -47,11 +48,36 @@ impl World {
         self.dirty.statuses.extend(keys);
     }
 
-    /// The replays of a server's plan: accepted, and not complete.
-    pub(super) fn replay_plans(&self, server: &ObjectName) -> Vec<ReplayPlan> {
+    /// The replays of a server's plan, by UID: accepted, not complete, and at their turn.
+    pub(super) fn replay_plans(&mut self, server: &ObjectName) -> Vec<ReplayPlan> {
+        let queue = Queue::of(self.open_replays(server));
+        let Some(state) = self.servers.get_mut(server) else { return Vec::new() };
+        if state.queue != queue {
+            state.queue = queue;
+            self.replay_statuses(server);
+        }
+        let mut plans: Vec<_> = self.servers[server].queue.running.values().cloned().collect();
+        plans.sort_by(|a, b| a.uid.cmp(&b.uid));
+        plans
+    }
+
+    fn open_replays(&self, server: &ObjectName) -> Vec<Open> {
+        let before = self.servers.get(server).map(|state| &state.queue);
         let open = self.replays.iter().filter(|(_, replay)| !is_complete(replay));
         let of_server = open.filter(|(name, _)| self.server_of_replay(name).is_some_and(|of| of == *server));
-        of_server.filter_map(|(name, replay)| self.judge_replay(name, replay).ok()).collect()
+        let one = |(name, replay): (&ObjectName, &WebhookReplay)| {
+            let runs =
+                says_that_it_runs(replay) || before.is_some_and(|queue| queue.running.contains_key(name));
+            let created = replay.metadata.creation_timestamp.clone();
+            Some(Open { name: name.clone(), created, plan: self.judge_replay(name, replay).ok()?, runs })
+        };
+        of_server.filter_map(one).collect()
+    }
+
+    /// The replays that are complete for long enough, each with its UID.
+    pub fn expired_replays(&self, now: Timestamp) -> impl Iterator<Item = (ObjectName, String)> {
+        let expired = self.replays.iter().filter(move |(_, replay)| is_expired(replay, now));
+        expired.map(|(name, replay)| (name.clone(), replay.metadata.uid.clone().unwrap_or_default()))
     }
 
     pub(super) fn of_replay(&self, name: &ObjectName, now: Timestamp) -> Option<Desired> {
@@ -65,7 +91,10 @@ impl World {
         let reports = judged.as_ref().map(|plan| self.progress(plan)).unwrap_or_default();
         let accepted =
             of_result("Accepted", &judged.map(|_| ()), Reason::Accepted, "it is in the plan of the sidecars");
-        let complete = complete(&reports, replay.spec.dry_run);
+        let complete = match self.place_of_replay(name) {
+            Some(place) => queued(place),
+            None => complete(&reports, replay.spec.dry_run),
+        };
         let generation = replay.metadata.generation;
         let is_done = complete.status == Some(true);
         let reported = || reports.iter().flatten();
@@ -96,6 +125,11 @@ impl World {
         }
     }
 
+    /// The place in the queue, where it waits.
+    fn place_of_replay(&self, name: &ObjectName) -> Option<usize> {
+        self.servers.get(&self.server_of_replay(name)?)?.queue.waiting.get(name).copied()
+    }
+
     fn server_of_replay(&self, name: &ObjectName) -> Option<ObjectName> {
         let webhook = webhook_of(name, self.replays.get(name)?);
         Some(self.webhooks.get(&webhook)?.server.clone())
@@ -113,12 +147,12 @@ impl World {
     fn judge_replay(&self, name: &ObjectName, replay: &WebhookReplay) -> Result<ReplayPlan, Finding> {
         let spec = &replay.spec;
         let webhook = webhook_of(name, replay);
-        let Some(entry) = self.webhooks.get(&webhook) else {
+        if !self.webhooks.contains_key(&webhook) {
             let message =
                 format!("there is no Webhook {webhook}: a replay stands in its Webhook's namespace");
             return Err(Finding::new(Reason::WebhookNotFound, "spec.webhookRef", message));
-        };
-        if entry.plan.is_none() {
+        }
+        if !self.is_in_plan(&webhook) {
             let message = format!("Webhook {webhook} is not in order: its own status tells why");
             return Err(Finding::new(Reason::WebhookNotReady, "spec.webhookRef", message));
         }
@@ -154,6 +188,28 @@ fn webhook_of(name: &ObjectName, replay: &WebhookReplay) -> ObjectName {
 
 fn is_complete(replay: &WebhookReplay) -> bool {
     replay.status.as_ref().is_some_and(|status| status.completion_time.is_some())
+}
+
+/// Whether its status tells that it is in the plan.
+fn says_that_it_runs(replay: &WebhookReplay) -> bool {
+    let conditions = || replay.status.iter().flat_map(|status| &status.conditions);
+    let says = |kind: &str, reason: Reason| {
+        conditions().any(|one| one.type_ == kind && one.reason == reason.as_str())
+    };
+    says("Accepted", Reason::Accepted) && says("Complete", Reason::Replaying)
+}
+
+fn is_expired(replay: &WebhookReplay, now: Timestamp) -> bool {
+    let completed = replay.status.as_ref().and_then(|status| status.completion_time.as_ref());
+    let completed = completed.and_then(|time| time.parse::<Timestamp>().ok());
+    let kept = i64::from(replay.spec.ttl_seconds_after_finished);
+    completed.is_some_and(|completed| now.as_second() - completed.as_second() >= kept)
+}
+
+fn queued(place: usize) -> Condition {
+    let message =
+        format!("as many replays run as may run at once; place {place} in the queue of its namespace");
+    Condition::new("Complete", Some(false), Reason::Queued, message)
 }
 
 fn time(field: &str, text: &str) -> Result<i64, Finding> {

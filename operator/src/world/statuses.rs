@@ -9,9 +9,9 @@ use tidings_crds::{
 };
 use tidings_plan::ObjectName;
 
-use super::World;
 use super::change::{Kind, Unreadable};
 use super::sidecars::Sidecar;
+use super::{Server, World};
 use crate::status::{self, Condition, Health, Programming};
 use crate::{Finding, Reason};
 
@@ -94,8 +94,8 @@ impl World {
         let before = webhook.status.clone().unwrap_or_default();
         let sources = self.sources(&webhook, &before);
         let entry = self.webhooks.get(name)?;
-        let judged = entry.judged.as_ref()?;
-        if entry.plan.is_some() && self.is_starting(&entry.server) {
+        let judged = &entry.judged()?;
+        if entry.in_plan().is_some() && self.is_starting(&entry.server) {
             return None;
         }
         let uid = webhook.metadata.uid.clone().unwrap_or_default();
@@ -134,6 +134,12 @@ impl World {
         let ready: Vec<_> = server.sidecars.iter().filter(|sidecar| sidecar.ready).collect();
         if let Some(failed) = &server.failed {
             return Programming::Waits(format!("the plan could not be published: {}", failed.message));
+        }
+        if server.without_room.contains(name) {
+            return Programming::NoRoom(format!(
+                "the plan of AuthServer {} has no room for it: what ran before runs on",
+                entry.server
+            ));
         }
         let Some(since) = entry.since else {
             return Programming::Waits("the plan is being published".into());
@@ -224,7 +230,10 @@ impl World {
     }
 
     pub(super) fn is_in_plan(&self, webhook: &ObjectName) -> bool {
-        self.webhooks.get(webhook).is_some_and(|entry| entry.plan.is_some())
+        self.webhooks.get(webhook).is_some_and(|entry| {
+            let has_room = |server: &Server| !server.without_room.contains(webhook);
+            entry.in_plan().is_some() && self.servers.get(&entry.server).is_none_or(has_room)
+        })
     }
 }
 

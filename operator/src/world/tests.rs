@@ -8,6 +8,8 @@ use tidings_plan::{Plan, SecretText};
 use super::change::SecretContent;
 use super::*;
 
+mod bounds;
+
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// The objects as the API server has them, and a model that is told of each change.
@@ -143,10 +145,11 @@ impl Cluster {
     /// Reads the Secrets that are asked for, once.
     fn read_secrets(&mut self) -> bool {
         let asked = self.world.take_secrets_to_read();
-        for name in &asked {
+        for (name, keys) in &asked {
             let content = self.secrets.get(name).map(|(version, key)| SecretContent {
                 version: version.clone(),
-                texts: [("signingKey".to_owned(), SecretText::new(key.clone()))].into(),
+                keys: keys.clone(),
+                texts: [("signingKey".to_owned(), SecretText::new(key.clone()).into())].into(),
             });
             self.world.apply(Change::SecretRead(name.clone(), content));
         }

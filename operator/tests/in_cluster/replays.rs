@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kube::Api;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use tidings_crds::{Condition, ConditionStatus, WebhookReplay, WebhookReplayStatus};
 use tidings_tests::receiver::Receiver;
@@ -86,4 +87,44 @@ async fn a_replay_delivers_what_its_window_holds_under_the_same_ids_and_runs_onc
     let after = replays(&stage).get("again").await.unwrap();
     assert_eq!((after.status, after.metadata.generation), (before.status, before.metadata.generation));
     assert_eq!(receiver.count(), 6);
+}
+
+async fn reasons(stage: &Stage) -> Vec<String> {
+    let all = replays(stage).list(&ListParams::default()).await.unwrap();
+    let complete = |replay: &WebhookReplay| {
+        let mut conditions = replay.status.iter().flat_map(|status| &status.conditions);
+        conditions.find(|one| one.type_ == "Complete").map(|one| one.reason.clone())
+    };
+    all.iter().filter_map(complete).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_large_replays_is_queued_and_edits_go_on_and_a_finished_one_is_deleted_after_its_time() {
+    let stage = Stage::new().await;
+    let receiver = Receiver::start().await;
+    let _operator = stage.operator("operator-0").await;
+    stage.put(&stage.webhook("mail").to(&receiver)).await;
+    let names: Vec<_> = (0..64).map(|nth| format!("{nth:0>250}")).collect();
+    for number in 0..64 {
+        let large = replay(&stage, &format!("flood-{number:02}")).with("/spec/events", json!(names));
+        stage.put(&large.with("/spec/ttlSecondsAfterFinished", json!(0))).await;
+    }
+    until("two run and the others are queued", async || {
+        let reasons = reasons(&stage).await;
+        let count = |reason: &str| reasons.iter().filter(|one| *one == reason).count();
+        ((count("Replaying"), count("Queued")) == (2, 62)).then_some(())
+    })
+    .await;
+    let (head, plan) = stage.plan().await.unwrap();
+    assert_eq!(plan.replays.len(), 2);
+    assert!(head.to_json().len() < 300 << 10, "{}", head.to_json().len());
+    let _sidecar = stage.sidecar("logto-0").await;
+    stage.put(&stage.webhook("mail").to(&receiver).with("/spec/filter", json!("event.event != ''"))).await;
+    stage.wait_ready("mail").await;
+    for finished in ["flood-00", "flood-02", "flood-04"] {
+        until(&format!("{finished} had its turn, and is deleted"), async || {
+            replays(&stage).get_opt(finished).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
 }

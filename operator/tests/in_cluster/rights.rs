@@ -19,6 +19,7 @@ async fn the_operator_may_do_what_it_needs_and_nothing_else() {
         ("patch", "webhooks.tidings.dev/status", shop),
         ("patch", "authservers.tidings.dev/status", auth),
         ("patch", "webhookreplays.tidings.dev/status", shop),
+        ("delete", "webhookreplays.tidings.dev", shop),
         ("list watch get", "secrets", ""),
         ("list watch", "namespaces", ""),
         ("create patch", "events.events.k8s.io", shop),
@@ -33,7 +34,7 @@ async fn the_operator_may_do_what_it_needs_and_nothing_else() {
     let refused = [
         ("create update patch delete deletecollection", "webhooks.tidings.dev", shop),
         ("create update patch delete", "authservers.tidings.dev", auth),
-        ("create update patch delete", "webhookreplays.tidings.dev", shop),
+        ("create update patch deletecollection", "webhookreplays.tidings.dev", shop),
         ("create update patch delete", "deliveryreports.tidings.dev", auth),
         ("update", "webhooks.tidings.dev/status", shop),
         ("create update patch delete", "secrets", shop),

@@ -197,6 +197,14 @@ impl Stage {
         Api::namespaced(self.admin(), &self.auth)
     }
 
+    /// The reason of each Webhook's `Ready` in a namespace, by name; empty where nothing was said yet.
+    pub(crate) async fn ready_reasons_in(&self, namespace: &str) -> Vec<String> {
+        let api: Api<Webhook> = Api::namespaced(self.admin(), namespace);
+        let listed = api.list(&ListParams::default()).await.unwrap();
+        let reason = |webhook: &Webhook| condition(webhook, "Ready").map(|ready| ready.reason);
+        listed.iter().map(|webhook| reason(webhook).unwrap_or_default()).collect()
+    }
+
     /// Waits until a Webhook is as it should be.
     pub(crate) async fn wait_webhook(
         &self,
@@ -404,7 +412,7 @@ pub(crate) fn read_plan(server: &ObjectName, secrets: Vec<Secret>) -> Option<(He
 }
 
 /// The same as [`until`], for a caller who knows more of what is wrong.
-async fn until_told<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T, String> {
+pub(crate) async fn until_told<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T, String> {
     let asked = async {
         loop {
             if let Some(answer) = ask().await {

@@ -29,6 +29,8 @@ fn operator_may<'a>(stage: &'a Stage, lease: &'a str) -> Vec<Line<'a>> {
     let read = KINDS.into_iter().chain(["secrets"]).map(|kind| ("get list watch", kind));
     let write =
         STATUSES.into_iter().map(|kind| ("patch", kind)).chain([("create patch", "events.events.k8s.io")]);
+    // One that is complete goes after its time.
+    let write = write.chain([("delete", "webhookreplays.tidings.dev")]);
     let here = read.chain(write).flat_map(|(verbs, kind)| places.map(|place| (verbs, kind, place)));
     let named = [
         ("create", "secrets", auth),
@@ -46,7 +48,10 @@ fn operator_may<'a>(stage: &'a Stage, lease: &'a str) -> Vec<Line<'a>> {
 fn operator_may_not(stage: &Stage) -> Vec<Line<'_>> {
     let (system, auth, shop) = (stage.system.as_str(), stage.auth.as_str(), stage.shop.as_str());
     let places = [auth, shop, system, &stage.other];
-    let own = KINDS.map(|kind| ("create update patch delete deletecollection", kind));
+    let own = KINDS.map(|kind| match kind {
+        "webhookreplays.tidings.dev" => ("create update patch deletecollection", kind),
+        _ => ("create update patch delete deletecollection", kind),
+    });
     let nowhere = [
         ("update patch deletecollection", "secrets"),
         ("update", "webhooks.tidings.dev/status"),

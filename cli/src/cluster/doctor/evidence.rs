@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use tidings_crds::{AuthServer, DeliveryReport, Webhook};
-use tidings_plan::{ObjectName, SecretText};
+use tidings_operator::objects::Texts;
+use tidings_plan::ObjectName;
 
 /// What one look brought.
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ pub(super) struct Patient {
     /// The labels of its namespace.
     pub(super) namespace: Look<BTreeMap<String, String>>,
     /// The Secrets that it refers to, by name.
-    pub(super) secrets: BTreeMap<String, Look<BTreeMap<String, SecretText>>>,
+    pub(super) secrets: BTreeMap<String, Look<Texts>>,
 }
 
 /// One auth server and what stands beside it.

@@ -11,8 +11,9 @@ use kube::Api;
 use kube::api::ListParams;
 use tidings_crds::{AuthServer, GROUP, VERSION, Webhook};
 use tidings_operator::Objects;
+use tidings_operator::objects::Texts;
+use tidings_plan::ObjectName;
 use tidings_plan::shards::head_name;
-use tidings_plan::{ObjectName, SecretText};
 
 use super::evidence::{Evidence, Look, Operator, Patient, Server};
 use crate::cluster::connect::{Ask, Cluster, Failure, TIDINGS};
@@ -202,11 +203,7 @@ fn secrets_of(webhook: &Webhook) -> BTreeSet<&str> {
         .collect()
 }
 
-async fn secret(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<Look<BTreeMap<String, SecretText>>, Failure> {
+async fn secret(cluster: &Cluster, namespace: &str, name: &str) -> Result<Look<Texts>, Failure> {
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), namespace);
     let found = secrets.get_opt(name).await.map(|found| {
         // The operator's own reading of it, in which no value can be printed.

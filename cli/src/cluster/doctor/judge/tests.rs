@@ -65,8 +65,8 @@ fn webhook(conditions: &Value) -> Webhook {
     }))
 }
 
-fn secret(key: &str) -> std::collections::BTreeMap<String, SecretText> {
-    [(key.to_owned(), SecretText::new("a-key-that-is-long-enough-for-all"))].into()
+fn secret(key: &str) -> tidings_operator::objects::Texts {
+    [(key.to_owned(), SecretText::new("a-key-that-is-long-enough-for-all").into())].into()
 }
 
 fn report(pod: &str, plan: i64) -> DeliveryReport {
