@@ -33,8 +33,8 @@ pub use status::{
     Attempt, Condition, ConditionStatus, EventTally, FailedAttempt, SidecarTally, SourceTally, WebhookTally,
 };
 pub use webhook::{
-    AuthServerRef, DeliverySpec, EndpointSpec, Format, Header, HeaderSource, RetrySpec, Scheme, SecretKeyRef,
-    SecretRef, ServiceRef, SigningKeyRef, TlsSpec, Webhook, WebhookSpec, WebhookStatus,
+    AuthServerRef, DeliverySpec, EndpointSpec, Format, Header, HeaderSource, MAX_SOURCES, RetrySpec, Scheme,
+    SecretKeyRef, SecretRef, ServiceRef, SigningKeyRef, TlsSpec, Webhook, WebhookSpec, WebhookStatus,
 };
 
 /// The group of all objects.

@@ -275,6 +275,9 @@ pub struct RetrySpec {
     pub give_up_after_seconds: Option<i32>,
 }
 
+/// The most tallies in `status.sources`.
+pub const MAX_SOURCES: usize = 128;
+
 /// What became of a Webhook.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -311,7 +314,7 @@ pub struct WebhookStatus {
     #[schemars(length(max = 64), extend("format" = "date-time"))]
     pub next_attempt_time: Option<String>,
     /// The tallies by sidecar store, of which the sums stand above.
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["store"]))]
+    #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["store"]))]
     pub sources: Vec<SourceTally>,
 }
 

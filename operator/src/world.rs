@@ -16,6 +16,7 @@ mod replays;
 mod secrets;
 mod shares;
 mod sidecars;
+mod sources;
 mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -255,6 +256,9 @@ impl World {
         let secrets = secrets::wants(&name, resolve::secrets_of(&webhook.spec));
         let before = self.objects.webhooks.insert(name.clone(), webhook);
         let webhook = &self.objects.webhooks[&name];
+        if let Some(before) = &before {
+            self.reports.forget_folded(before, webhook);
+        }
         let is_same = before.as_ref().is_some_and(|before| {
             before.spec == webhook.spec
                 && before.metadata.uid == webhook.metadata.uid
@@ -263,7 +267,8 @@ impl World {
         if is_same {
             return;
         }
-        if before.as_ref().is_some_and(|before| before.metadata.uid != webhook.metadata.uid) {
+        if let Some(before) = before.filter(|before| before.metadata.uid != webhook.metadata.uid) {
+            self.reports.forget(&name, &before.metadata.uid.unwrap_or_default());
             self.forget_webhook(&name);
         }
         let user = User::Webhook(name.clone());
@@ -335,7 +340,7 @@ impl World {
             Kind::AuthServer => self.server_gone(name),
             Kind::Webhook => {
                 if let Some(webhook) = self.objects.webhooks.remove(name) {
-                    self.reports.forget(&webhook.metadata.uid.unwrap_or_default());
+                    self.reports.forget(name, &webhook.metadata.uid.unwrap_or_default());
                     self.forget_webhook(name);
                     self.replays_of(name);
                 }
@@ -383,7 +388,10 @@ impl World {
         for name in gone {
             self.gone(kind, &name);
         }
-        self.waiting.remove(&(kind, scope));
+        let was_waited_for = self.waiting.remove(&(kind, scope));
+        if was_waited_for && self.is_complete() {
+            self.know_webhooks();
+        }
     }
 
     /// Judges what changed. A Webhook whose Secret is being read stays as it was until that is done.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tidings_crds::{DeliveryReport, ReplayReport, SourceTally, WebhookReport};
+use tidings_crds::{DeliveryReport, ReplayReport, SourceTally, Webhook, WebhookReport};
 use tidings_plan::ObjectName;
 
 use super::change::Kind;
 use super::{World, name_of};
+use crate::Objects;
 
 /// One sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(super) struct Reports {
     heads: BTreeMap<ObjectName, DeliveryReport>,
     by_webhook: HashMap<ObjectName, BTreeMap<ObjectName, WebhookReport>>,
     /// By UID and store, also of stores whose reports are gone: what was told last.
-    tallies: HashMap<String, BTreeMap<String, SourceTally>>,
+    tallies: Tallies,
 }
 
 // === impl Reports ===
@@ -39,10 +40,34 @@ impl Reports {
         self.heads.keys()
     }
 
-    /// What each sidecar says of a Webhook.
-    pub(super) fn of(&self, webhook: &ObjectName, uid: &str) -> Vec<&WebhookReport> {
-        let reports = self.by_webhook.get(webhook).into_iter().flat_map(BTreeMap::values);
-        reports.filter(|report| report.uid == uid).collect()
+    /// What each sidecar of its auth server says of a Webhook.
+    pub(super) fn of(&self, webhook: &ObjectName, uid: &str, server: &ObjectName) -> Vec<&WebhookReport> {
+        let reports = self.by_webhook.get(webhook).into_iter().flatten();
+        let is_own =
+            |name: &ObjectName| self.heads.get(name).is_some_and(|head| server_of(name, head) == *server);
+        reports.filter(|(name, said)| said.uid == uid && is_own(name)).map(|(_, said)| said).collect()
+    }
+
+    /// How many tallies and words of sidecars are held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.tallies.values().map(BTreeMap::len).sum::<usize>()
+            + self.by_webhook.values().map(BTreeMap::len).sum::<usize>()
+    }
+
+    /// Forgets what is said of Webhooks that are not known, and remembers what is said of the others.
+    fn know(&mut self, is_known: impl Fn(&ObjectName, &WebhookReport) -> bool) {
+        let Self { heads, by_webhook, tallies } = self;
+        by_webhook.retain(|_, reports| {
+            reports.retain(|name, said| {
+                let head = heads.get(name).filter(|head| is_known(&server_of(name, head), said));
+                head.is_some_and(|head| {
+                    tally(tallies, &head.spec.store, said);
+                    true
+                })
+            });
+            !reports.is_empty()
+        });
     }
 
     /// What each store delivered for a Webhook, as it was told last.
@@ -55,15 +80,23 @@ impl Reports {
         self.of_server(server).map(|head| head.spec.store.clone()).collect()
     }
 
-    /// The Webhook of this UID is gone.
-    pub(super) fn forget(&mut self, uid: &str) {
+    /// A Webhook is gone.
+    pub(super) fn forget(&mut self, webhook: &ObjectName, uid: &str) {
+        self.by_webhook.remove(webhook);
         self.tallies.remove(uid);
     }
 
-    /// What a store that is gone delivered stands elsewhere now.
-    pub(super) fn forget_store(&mut self, uid: &str, store: &str) {
-        if let Some(stores) = self.tallies.get_mut(uid) {
-            stores.remove(store);
+    /// Forgets the stores that stand in a Webhook's status no more: what they delivered stands in the sum of
+    /// those that are gone, whoever wrote it.
+    pub(super) fn forget_folded(&mut self, before: &Webhook, after: &Webhook) {
+        let sources = |webhook: &Webhook| webhook.status.clone().unwrap_or_default().sources;
+        let uid = after.metadata.uid.as_deref().unwrap_or_default();
+        let Some(stores) = self.tallies.get_mut(uid) else { return };
+        let after = sources(after);
+        for folded in sources(before) {
+            if !after.iter().any(|source| source.store == folded.store) {
+                stores.remove(&folded.store);
+            }
         }
     }
 
@@ -76,13 +109,21 @@ impl Reports {
     }
 
     /// Takes a report; the Webhooks of which it says something else than before.
-    fn put(&mut self, name: &ObjectName, mut report: DeliveryReport) -> BTreeSet<ObjectName> {
+    /// `remembers`: each Webhook in it is known, and what it says of them is kept beyond the report.
+    fn put(
+        &mut self,
+        name: &ObjectName,
+        mut report: DeliveryReport,
+        remembers: bool,
+    ) -> BTreeSet<ObjectName> {
         let webhooks = std::mem::take(&mut report.spec.webhooks);
         let store = report.spec.store.clone();
         let mut changed = self.remove(name);
         self.heads.insert(name.clone(), report);
         for webhook in webhooks {
-            self.tally(&store, &webhook);
+            if remembers {
+                tally(&mut self.tallies, &store, &webhook);
+            }
             let of = ObjectName::new(&webhook.namespace, &webhook.name);
             // What was removed and comes back the same did not change.
             match changed.remove(&of) {
@@ -107,29 +148,47 @@ impl Reports {
         }
         said
     }
+}
 
-    fn tally(&mut self, store: &str, report: &WebhookReport) {
-        let WebhookReport { uid, delivered, failed, dead_lettered, .. } = report;
-        let tally = SourceTally {
-            store: store.to_owned(),
-            delivered: *delivered,
-            failed: *failed,
-            dead_lettered: *dead_lettered,
-        };
-        self.tallies.entry(uid.clone()).or_default().insert(store.to_owned(), tally);
-    }
+type Tallies = HashMap<String, BTreeMap<String, SourceTally>>;
+
+fn tally(tallies: &mut Tallies, store: &str, report: &WebhookReport) {
+    let WebhookReport { uid, delivered, failed, dead_lettered, .. } = report;
+    let tally = SourceTally {
+        store: store.to_owned(),
+        delivered: *delivered,
+        failed: *failed,
+        dead_lettered: *dead_lettered,
+    };
+    tallies.entry(uid.clone()).or_default().insert(store.to_owned(), tally);
+}
+
+/// The auth server of a report, which stands beside it.
+fn server_of(report: &ObjectName, head: &DeliveryReport) -> ObjectName {
+    ObjectName::new(&report.namespace, &head.spec.auth_server_ref.name)
 }
 
 // === impl World ===
 
 impl World {
-    pub(super) fn put_report(&mut self, report: DeliveryReport) {
+    /// Takes a report. Once everything was listed, what it says of Webhooks that are not its auth server's is
+    /// passed over; before, it is kept as it stands in the report, since the Webhooks may come after it.
+    pub(super) fn put_report(&mut self, mut report: DeliveryReport) {
         let name = name_of(&report.metadata);
         self.unreadable.remove(&(Kind::Report, name.clone()));
         let server = ObjectName::new(&name.namespace, &report.spec.auth_server_ref.name);
-        let changed = self.reports.put(&name, report);
+        let remembers = self.is_complete();
+        if remembers {
+            report.spec.webhooks.retain(|said| is_known(&self.objects, &server, said));
+        }
+        let changed = self.reports.put(&name, report, remembers);
         self.dirty.statuses.extend(changed.into_iter().map(|webhook| (Kind::Webhook, webhook)));
         self.sidecars_changed(&server);
+    }
+
+    /// Everything was listed: from now on it is known which Webhooks there are.
+    pub(super) fn know_webhooks(&mut self) {
+        self.reports.know(|server, said| is_known(&self.objects, server, said));
     }
 
     pub(super) fn report_gone(&mut self, name: &ObjectName) {
@@ -192,6 +251,14 @@ impl World {
         all.retain(|sidecar| pods.is_none_or(|pods| pods.contains_key(&sidecar.pod)));
         all
     }
+}
+
+/// Whether an auth server's sidecar speaks of a Webhook that is its auth server's.
+fn is_known(objects: &Objects, server: &ObjectName, said: &WebhookReport) -> bool {
+    let name = ObjectName::new(&said.namespace, &said.name);
+    objects.webhooks.get(&name).is_some_and(|webhook| {
+        webhook.metadata.uid.as_ref() == Some(&said.uid) && crate::names(webhook, &name) == *server
+    })
 }
 
 // === impl Sidecar ===

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tidings_crds::{
     Attempt, AuthServerStatus, CircuitState, Condition as Written, ConditionStatus, EventTally,
-    FailedAttempt, SidecarTally, SourceTally, Webhook, WebhookReport, WebhookStatus, WebhookTally,
+    FailedAttempt, SidecarTally, SourceTally, WebhookReport, WebhookStatus, WebhookTally,
 };
 use tidings_plan::ObjectName;
 
@@ -14,12 +14,6 @@ use super::sidecars::Sidecar;
 use super::{Server, World};
 use crate::status::{self, Condition, Health, Programming};
 use crate::{Finding, Reason};
-
-/// How many stores that report no more are kept apart, so that one that comes back is not counted twice.
-const KEPT_SOURCES: usize = 16;
-
-/// The source that holds what stores delivered that are gone for long.
-const GONE: &str = "gone";
 
 /// A status that should be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +93,7 @@ impl World {
             return None;
         }
         let uid = webhook.metadata.uid.clone().unwrap_or_default();
-        let reports = self.reports.of(name, &uid);
+        let reports = self.reports.of(name, &uid, &entry.server);
         let programming = self.programming(name);
         let mut status = tallied(&before, &reports, sources);
         let health = (!reports.is_empty()).then(|| health(&status, &reports));
@@ -161,32 +155,6 @@ impl World {
         rejected.map_or(Programming::Runs, |(sidecar, message)| {
             Programming::Rejected(format!("pod {}: {message}", sidecar.pod))
         })
-    }
-
-    /// What each store delivered: those that report, those that did, and one for all that are long gone.
-    ///
-    /// A store is folded only once its last word stands in the object: until then a status that is never
-    /// written would lose it, and afterwards the model's own memory of it would count it twice.
-    fn sources(&mut self, webhook: &Webhook, before: &WebhookStatus) -> Vec<SourceTally> {
-        let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
-        let mut sources = before.sources.clone();
-        for told in self.reports.tallies(uid) {
-            match sources.iter_mut().find(|source| source.store == told.store) {
-                Some(source) => source.clone_from(told),
-                None => sources.push(told.clone()),
-            }
-        }
-        let server = crate::names(webhook, &super::name_of(&webhook.metadata));
-        let live = self.reports.stores(&server);
-        let is_old = |source: &SourceTally| {
-            source.store != GONE && !live.contains(&source.store) && before.sources.contains(source)
-        };
-        while sources.iter().filter(|source| is_old(source)).count() > KEPT_SOURCES {
-            let Some(at) = sources.iter().position(is_old) else { break };
-            self.reports.forget_store(uid, &sources[at].store);
-            fold(&mut sources, at);
-        }
-        sources
     }
 
     fn of_server(&self, name: &ObjectName, now: Timestamp) -> Option<Desired> {
@@ -295,19 +263,6 @@ fn earlier(a: Option<String>, b: Option<&String>) -> Option<String> {
         (Some(a), Some(b)) => Some(if a <= *b { a } else { b.clone() }),
         (a, b) => a.or_else(|| b.cloned()),
     }
-}
-
-fn fold(sources: &mut Vec<SourceTally>, at: usize) {
-    let old = sources.remove(at);
-    let known = sources.iter().position(|source| source.store == GONE);
-    let gone = known.unwrap_or_else(|| {
-        sources.insert(0, SourceTally { store: GONE.to_owned(), ..SourceTally::default() });
-        0
-    });
-    let gone = &mut sources[gone];
-    gone.delivered += old.delivered;
-    gone.failed += old.failed;
-    gone.dead_lettered += old.dead_lettered;
 }
 
 fn health(status: &WebhookStatus, reports: &[&WebhookReport]) -> Health {

@@ -9,6 +9,7 @@ use super::change::SecretContent;
 use super::*;
 
 mod bounds;
+mod reports;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
