@@ -1,39 +1,48 @@
 //! One attempt: a signed request to an endpoint, and what came of it.
 //!
 //! ```text
-//! Endpoint -> judge URL -> EndpointClient; Envelope -> [resolve, judge each address] -> connect -> TLS
+//! Endpoint -> judge URL -> EndpointClient; Envelope -> pool, or [resolve, judge each address] -> connect -> TLS
 //!   -> send -> wait -> read 16 KiB -> Attempt
 //! ```
 //!
 //! The address that was judged is the address that is dialled: names are resolved by [`resolve`] alone,
 //! which hands out only what the policy lets pass. The client follows no redirect and knows no proxy. One
-//! deadline spans everything. A connection is used again where it can be.
+//! deadline spans everything. A connection is used again where it can be ([`pool`]).
+//!
+//! An endpoint decides what it answers, so what an answer may take is bounded: [`MAX_HEAD_BYTES`] of a head,
+//! [`MAX_ANSWER_BYTES`] of a body, and a connection of which more is to come is closed.
 //!
 //! It must never put a URL's query, a header's value or any of the answer's body into a message.
 
 mod failure;
+mod lookup;
+mod pool;
 mod resolve;
 mod tls;
 mod trace;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::ServerName;
 use tidings_egress::{Blocked, Egress};
 use tidings_plan::{Endpoint, Tls, dns, header as reserved};
+use tower_service::Service as _;
 use url::Url;
 
+use crate::descriptors;
 use crate::envelope::Envelope;
+use pool::{Place, Pool, Sender};
 use resolve::JudgingResolver;
 use trace::{Opened, Secured, TRACE, Trace};
 
@@ -43,10 +52,14 @@ pub use trace::Phase;
 /// How much of an answer is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
 
-/// How long an unused connection is kept.
-const IDLE_CONNECTION: Duration = Duration::from_secs(90);
+/// How much of an answer's head is read, in bytes.
+const MAX_HEAD_BYTES: usize = 16 << 10;
 
-type HttpClient = Client<Secured<HttpsConnector<Opened<HttpConnector<JudgingResolver>>>>, Full<Bytes>>;
+/// How many connections rest at once at the most, over all endpoints.
+const MOST_RESTING: usize = 1024;
+
+/// How long a connection may take to be ready for the next request once an answer was read.
+const READY_AGAIN: Duration = Duration::from_millis(100);
 
 /// Connects under one policy.
 #[derive(Clone)]
@@ -54,23 +67,36 @@ pub struct Dialer(Arc<Inner>);
 
 struct Inner {
     egress: Arc<Egress>,
-    clients: Mutex<HashMap<ClientKey, Weak<HttpClient>>>,
+    pool: Arc<Pool>,
+    connectors: Mutex<HashMap<ConnectorKey, Weak<Connector>>>,
+    next_connector: AtomicU64,
 }
 
-/// Endpoints that agree in this share one client, and so its connections.
+/// Endpoints that agree in this share one connector, and of one host the connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct ClientKey {
+struct ConnectorKey {
     in_cluster: bool,
     https: bool,
     tls: Tls,
 }
 
+/// Opens connections under one set of TLS settings.
+struct Connector {
+    number: u64,
+    layers: Secured<HttpsConnector<Opened<HttpConnector<JudgingResolver>>>>,
+}
+
 /// The way to one endpoint.
 pub struct EndpointClient {
-    client: Arc<HttpClient>,
+    namespace: Arc<str>,
+    pool: Arc<Pool>,
+    place: Arc<Place>,
+    connector: Arc<Connector>,
     uri: Uri,
     headers: HeaderMap,
 }
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why there is no way to an endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +174,12 @@ pub enum Outcome {
 impl Dialer {
     /// A dialer under this policy.
     pub fn new(egress: Egress) -> Self {
-        Self(Arc::new(Inner { egress: Arc::new(egress), clients: Mutex::default() }))
+        Self(Arc::new(Inner {
+            egress: Arc::new(egress),
+            pool: Pool::new(descriptors::sixteenths(3, MOST_RESTING)),
+            connectors: Mutex::default(),
+            next_connector: AtomicU64::new(0),
+        }))
     }
 
     /// The way to an endpoint of a Webhook of this namespace; checks its URL, and the address where the URL
@@ -170,22 +201,35 @@ impl Dialer {
             value.set_sensitive(true);
             made.insert(HeaderName::try_from(name).map_err(|_| refused())?, value);
         }
-        let key = ClientKey { in_cluster: *in_cluster, https: url.scheme() == "https", tls: tls.clone() };
-        Ok(EndpointClient { client: self.client(key)?, uri: url.as_str().parse()?, headers: made })
-    }
-
-    fn client(&self, key: ClientKey) -> Result<Arc<HttpClient>, DialError> {
-        let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
-            return Ok(client);
+        let uri: Uri = url.as_str().parse()?;
+        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+        if let Ok(host) = HeaderValue::from_str(&authority) {
+            made.insert(header::HOST, host);
         }
-        let client = Arc::new(self.build(&key)?);
-        clients.retain(|_, client| client.strong_count() > 0);
-        clients.insert(key, Arc::downgrade(&client));
-        Ok(client)
+        let key = ConnectorKey { in_cluster: *in_cluster, https: url.scheme() == "https", tls: tls.clone() };
+        let connector = self.connector(key)?;
+        Ok(EndpointClient {
+            namespace: namespace.into(),
+            pool: Arc::clone(&self.0.pool),
+            place: Arc::new(Place { connector: connector.number, authority }),
+            connector,
+            uri,
+            headers: made,
+        })
     }
 
-    fn build(&self, key: &ClientKey) -> Result<HttpClient, DialError> {
+    fn connector(&self, key: ConnectorKey) -> Result<Arc<Connector>, DialError> {
+        let mut connectors = self.0.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = connectors.get(&key).and_then(Weak::upgrade) {
+            return Ok(connector);
+        }
+        let connector = Arc::new(self.build(&key)?);
+        connectors.retain(|_, connector| connector.strong_count() > 0);
+        connectors.insert(key, Arc::downgrade(&connector));
+        Ok(connector)
+    }
+
+    fn build(&self, key: &ConnectorKey) -> Result<Connector, DialError> {
         let mut tcp = HttpConnector::new_with_resolver(JudgingResolver::new(
             Arc::clone(&self.0.egress),
             key.in_cluster,
@@ -199,10 +243,8 @@ impl Dialer {
             let name = ServerName::try_from(name).map_err(|_| tls::TlsError::ServerName)?;
             connector = connector.with_server_name_resolver(FixedServerNameResolver::new(name));
         }
-        let connector = Secured(connector.enable_http1().wrap_connector(Opened(tcp)));
-        let mut client = Client::builder(TokioExecutor::new());
-        client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_CONNECTION);
-        Ok(client.build(connector))
+        let layers = Secured(connector.enable_http1().wrap_connector(Opened(tcp)));
+        Ok(Connector { number: self.0.next_connector.fetch_add(1, Ordering::Relaxed), layers })
     }
 }
 
@@ -211,7 +253,7 @@ impl Dialer {
 impl EndpointClient {
     /// Makes one attempt; `deadline` spans all of it.
     pub async fn send(&self, envelope: Envelope, deadline: Duration) -> Attempt {
-        let trace = Arc::new(Trace::default());
+        let trace = Arc::new(Trace::new(Arc::clone(&self.namespace)));
         let began = Instant::now();
         let exchange = TRACE.scope(Arc::clone(&trace), self.exchange(envelope));
         let outcome = tokio::time::timeout(deadline, exchange).await.unwrap_or_else(|_| {
@@ -230,14 +272,14 @@ impl EndpointClient {
     async fn exchange(&self, Envelope { headers, body }: Envelope) -> Outcome {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = self.target();
         *request.headers_mut() = headers;
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
-        let response = match self.client.request(request).await {
-            Ok(response) => response,
-            Err(error) => return failure::outcome(&error, now(Phase::Waiting)),
+        let (response, mut sender) = match self.request(request).await {
+            Ok(answered) => answered,
+            Err(error) => return failure::outcome(&*error, now(Phase::Waiting)),
         };
         trace::reached(Phase::Reading);
         let code = response.status().as_u16();
@@ -246,11 +288,50 @@ impl EndpointClient {
         while read < MAX_ANSWER_BYTES {
             match body.frame().await {
                 Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
-                None => break,
+                None => {
+                    if let Ok(Ok(())) = tokio::time::timeout(READY_AGAIN, sender.ready()).await {
+                        self.pool.put(&self.place, sender);
+                    }
+                    break;
+                }
                 Some(Err(error)) => return failure::outcome(&error, Phase::Reading),
             }
         }
         Outcome::Status { code, retry_after }
+    }
+
+    /// The path and query, which is all of the URL that a request line holds (RFC 9112, 3.2.1).
+    fn target(&self) -> Uri {
+        let target = self.uri.path_and_query().cloned();
+        target.map_or_else(|| Uri::from_static("/"), Uri::from)
+    }
+
+    /// Sends over a connection that rested, else over a new one. One that its endpoint closed before any of
+    /// the request was written gives the request back: that is no failure.
+    async fn request(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Sender), BoxError> {
+        while let Some(mut sender) = self.pool.take(&self.place) {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, sender)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(error.into_error().into()),
+                },
+            }
+        }
+        let mut sender = self.connect().await?;
+        Ok((sender.send_request(request).await?, sender))
+    }
+
+    async fn connect(&self) -> Result<Sender, BoxError> {
+        let connection = self.connector.layers.clone().call(self.uri.clone()).await?;
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(connection).await?;
+        // Its errors are told to the request.
+        tokio::spawn(async { drop(connection.await) });
+        Ok(sender)
     }
 }
 

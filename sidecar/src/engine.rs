@@ -25,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::budget::Budget;
+use crate::descriptors;
 use crate::dial::Dialer;
 use crate::lane::book::Book;
 use crate::lane::spec::Spec;
@@ -36,6 +38,11 @@ use crate::tally::{Attempted, Snapshot, Standing};
 /// How often what the lanes changed is saved. A crash takes back at most this much of the cursors:
 /// those events are delivered a second time, under the same `webhook-id`.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
+
+/// How many Webhooks may have an attempt under way, and how many attempts beyond the first of each; as far
+/// as there are descriptors for them. Each may hold a connection's buffers, some 40 KiB.
+const FIRST_ATTEMPTS: usize = 2048;
+const FURTHER_ATTEMPTS: usize = 512;
 
 /// Delivers what a store holds, as a plan says.
 pub struct Engine<S> {
@@ -54,6 +61,8 @@ pub struct Engine<S> {
     saved: watch::Sender<u64>,
     stop: watch::Sender<bool>,
     control_plane: Vec<std::net::IpAddr>,
+    /// Attempts under way.
+    attempts: Budget,
 }
 
 /// What became of a plan.
@@ -156,6 +165,10 @@ impl<S: Store> Engine<S> {
             saved: watch::Sender::new(0),
             stop: watch::Sender::new(false),
             control_plane,
+            attempts: Budget::new(
+                descriptors::sixteenths(3, FIRST_ATTEMPTS),
+                descriptors::sixteenths(2, FURTHER_ATTEMPTS),
+            ),
         });
         tokio::spawn(dispatch(Arc::clone(&engine), events));
         Ok(engine)
@@ -456,6 +469,7 @@ impl<S: Store> Engine<S> {
             Arc::clone(&self.unsaved),
             Arc::clone(&self.metrics),
             self.fatal.clone(),
+            self.attempts.share(),
             stop.subscribe(),
         ));
         Running { handle, stop, task }

@@ -21,6 +21,7 @@ use tidings_store::{Store, StoreError, now_ms};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::budget::{Share, Slot};
 use crate::engine::Fatal;
 use crate::metrics::Deliveries;
 use crate::rate::Bucket;
@@ -35,6 +36,10 @@ struct Lane<S> {
     unsaved: Arc<Unsaved>,
     metrics: Arc<Deliveries>,
     fatal: Fatal,
+    /// Of the attempts that the process has under way.
+    share: Share,
+    /// For the attempt that is started next.
+    slot: Option<Slot>,
     bucket: Bucket,
     rate: Option<u32>,
     /// Whether a replayed event goes before a new one: they take turns.
@@ -53,6 +58,7 @@ pub(crate) async fn run<S: Store>(
     unsaved: Arc<Unsaved>,
     metrics: Arc<Deliveries>,
     fatal: Fatal,
+    share: Share,
     mut stop: watch::Receiver<bool>,
 ) {
     let rate = handle.spec().plan.delivery.rate_per_second;
@@ -63,6 +69,8 @@ pub(crate) async fn run<S: Store>(
         unsaved,
         metrics,
         fatal,
+        share,
+        slot: None,
         bucket,
         rate,
         replayed_turn: false,
@@ -81,6 +89,7 @@ pub(crate) async fn run<S: Store>(
             Some(done) = lane.attempts.next(), if !lane.attempts.is_empty() => lane.finish(done),
             read = next_reading(&mut lane.reading) => lane.take_reading(read),
             () = lane.handle.woken() => {}
+            () = lane.share.freed() => {}
             () = sleep_until_ms(wake_ms) => {}
             _ = stop.changed(), if !stopping => {}
         }

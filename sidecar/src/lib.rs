@@ -13,6 +13,9 @@
 
 mod words;
 
+mod budget;
+mod descriptors;
+
 pub mod sidecar;
 
 pub mod serve;

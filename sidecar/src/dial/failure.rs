@@ -35,6 +35,7 @@ enum Cause<'a> {
     Forbidden(&'a Forbidden),
     Unresolved(&'a Unresolved),
     Tls(&'a rustls::Error),
+    TooLarge,
     Parse,
     Other,
 }
@@ -48,6 +49,10 @@ pub(super) fn outcome(error: &(dyn Error + 'static), phase: Phase) -> Outcome {
         Cause::Unresolved(unresolved) => (FailureReason::DnsFailed, Phase::Dns, unresolved.to_string()),
         Cause::Tls(error) => {
             (FailureReason::TlsFailed, Phase::Tls, format!("the TLS handshake failed: {error}"))
+        }
+        Cause::TooLarge => {
+            let message = format!("the answer's head is larger than {} KiB", super::MAX_HEAD_BYTES >> 10);
+            (FailureReason::InvalidAnswer, phase, message)
         }
         Cause::Parse => {
             (FailureReason::InvalidAnswer, phase, format!("the answer is not HTTP: {}", innermost(error)))
@@ -79,7 +84,11 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Cause<'a> {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return Cause::Tls(tls);
         }
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+        let hyper = error.downcast_ref::<hyper::Error>();
+        if hyper.is_some_and(hyper::Error::is_parse_too_large) {
+            return Cause::TooLarge;
+        }
+        if hyper.is_some_and(hyper::Error::is_parse) {
             return Cause::Parse;
         }
     }

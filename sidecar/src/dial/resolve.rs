@@ -3,20 +3,17 @@
 //! The client dials what it gets from here and asks nobody else, so the address that was judged is the
 //! address that is dialled; a name that resolves elsewhere the next time is judged again.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use hyper_util::client::legacy::connect::dns::Name;
 use tidings_egress::{Blocked, Egress};
-use tokio::sync::Semaphore;
 use tower_service::Service;
 
-use super::trace::{Phase, reached};
-
-/// The system's resolver blocks a thread for each name; the store's reads need some of them too.
-static LOOKUPS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(256));
+use super::lookup::LOOKUPS;
+use super::trace::{Phase, namespace, reached};
 
 /// A name that has no address.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +55,9 @@ impl Service<Name> for JudgingResolver {
         let (egress, in_cluster) = (Arc::clone(&self.egress), self.in_cluster);
         Box::pin(async move {
             reached(Phase::Dns);
-            // Never closed.
-            let _slot = LOOKUPS.acquire().await;
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
-            let found: Vec<_> = found.map_err(|error| Unresolved(error.to_string()))?.collect();
-            let passed = judge(&egress, in_cluster, found)?;
+            let found = LOOKUPS.find(name.as_str(), &namespace()).await;
+            let found = found.map_err(|error| Unresolved(error.to_string()))?;
+            let passed = judge(&egress, in_cluster, &found)?;
             reached(Phase::Connect);
             Ok(passed.into_iter())
         })
@@ -73,12 +68,12 @@ impl Service<Name> for JudgingResolver {
 fn judge(
     egress: &Egress,
     in_cluster: bool,
-    found: Vec<SocketAddr>,
+    found: &[IpAddr],
 ) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
     let (mut passed, mut refused) = (Vec::with_capacity(found.len()), None);
-    for address in found {
-        match egress.judge(address.ip(), in_cluster) {
-            Ok(()) => passed.push(address),
+    for &address in found {
+        match egress.judge(address, in_cluster) {
+            Ok(()) => passed.push(SocketAddr::new(address, 0)),
             Err(blocked) => refused = refused.or(Some(blocked)),
         }
     }
@@ -93,19 +88,19 @@ fn judge(
 mod tests {
     use super::*;
 
-    fn at(addresses: &[&str]) -> Vec<SocketAddr> {
-        addresses.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect()
+    fn at(addresses: &[&str]) -> Vec<IpAddr> {
+        addresses.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     #[test]
     fn only_addresses_that_pass_are_handed_out() {
-        let passed = judge(&Egress::default(), false, at(&["127.0.0.1", "93.184.216.34", "::1"])).unwrap();
-        assert_eq!(passed, at(&["93.184.216.34"]));
+        let passed = judge(&Egress::default(), false, &at(&["127.0.0.1", "93.184.216.34", "::1"])).unwrap();
+        assert_eq!(passed, ["93.184.216.34:0".parse().unwrap()]);
     }
 
     #[test]
     fn a_name_with_forbidden_addresses_alone_is_refused_with_the_rule() {
-        let error = judge(&Egress::default(), false, at(&["10.0.0.1", "169.254.169.254"])).unwrap_err();
+        let error = judge(&Egress::default(), false, &at(&["10.0.0.1", "169.254.169.254"])).unwrap_err();
         assert!(error.to_string().contains("RFC 1918"), "{error}");
     }
 }

@@ -33,6 +33,8 @@ words! {
 /// One attempt's trace.
 #[derive(Debug)]
 pub(super) struct Trace {
+    /// Who makes it.
+    namespace: Arc<str>,
     phase: AtomicU8,
     connected: AtomicBool,
 }
@@ -67,14 +69,12 @@ impl Phase {
 
 // === impl Trace ===
 
-impl Default for Trace {
-    /// Until a connection is opened, the attempt waits on one that is there.
-    fn default() -> Self {
-        Self { phase: AtomicU8::new(Phase::Waiting as u8), connected: AtomicBool::new(false) }
-    }
-}
-
 impl Trace {
+    /// Until a connection is opened, the attempt waits on one that is there.
+    pub(super) fn new(namespace: Arc<str>) -> Self {
+        Self { namespace, phase: AtomicU8::new(Phase::Waiting as u8), connected: AtomicBool::new(false) }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed)).min(Phase::ALL.len() - 1)]
     }
@@ -93,8 +93,12 @@ impl Trace {
 
 /// Notes that the attempt under way, if any, came so far.
 pub(super) fn reached(phase: Phase) {
-    // A connection that is opened ahead belongs to no attempt.
     let _ = TRACE.try_with(|trace| trace.reach(phase));
+}
+
+/// The namespace of the attempt under way.
+pub(super) fn namespace() -> Arc<str> {
+    TRACE.try_with(|trace| Arc::clone(&trace.namespace)).unwrap_or_default()
 }
 
 // === impl Opened ===

@@ -1,7 +1,7 @@
 //! What a lane starts next.
 //!
-//! In: the book, the circuit, the rate. Out: attempts. It must never start one while the circuit or the
-//! rate forbids it.
+//! In: the book, the circuit, the rate, the share of attempts. Out: attempts. It must never start one while
+//! the circuit, the rate or the share forbids it.
 
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ use super::spec::Spec;
 use crate::circuit::Gate;
 use crate::rate::Bucket;
 use crate::schedule::Delivery;
+
+/// How long a lane waits for a slot before it asks again, when nobody told it to.
+const ASK_AGAIN_MS: i64 = 1000;
 
 // === impl Lane ===
 
@@ -33,10 +36,13 @@ impl<S: Store> Lane<S> {
                 Gate::Probe => true,
                 Gate::Shut(until) => return (until < i64::MAX).then_some(until),
             };
+            let Some(slot) = self.share.try_take() else { return Some(now + ASK_AGAIN_MS) };
             if let Err(at) = self.bucket.take(now) {
                 return Some(at);
             }
+            self.slot = Some(slot);
             if !self.start_one(&spec, now, probe) {
+                self.slot = None;
                 self.bucket.put_back();
                 break;
             }
@@ -139,9 +145,10 @@ impl<S: Store> Lane<S> {
             let mut book = self.handle.lock();
             book.circuit = book.circuit.probe_started();
         }
-        let (spec, store) = (Arc::clone(spec), Arc::clone(&self.store));
+        let (spec, store, slot) = (Arc::clone(spec), Arc::clone(&self.store), self.slot.take());
         self.attempts.push(Box::pin(async move {
             let end = attempt(&spec, &store, seq, event).await;
+            drop(slot);
             Done { seq, row, probe, spec, end }
         }));
     }
