@@ -3,6 +3,7 @@
 //! In: a request to the events port. Out: an event in the store, or a refusal with its reason. It must
 //! never log or echo a body, and never answer 2xx for what is not on stable storage.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use serde_json::json;
 use tidings_plan::Ingest;
 use tidings_signature::{SigningKey, verify_logto};
 use tidings_store::{AppendError, Appended, NewEvent, Store, now_ms};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::extract::{self, ExtractError};
 use crate::words::words;
@@ -23,7 +24,9 @@ use crate::words::words;
 /// How long a request's body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bodies under way together take at most this much memory, in KiB, and at least one body's size: 64 MiB.
+/// Bodies under way together, from their first byte until they are stored, take at most this much memory, in
+/// KiB, and at least one body's size: 64 MiB. What is kept of them after that is bounded by who keeps it: the
+/// store's tail, and each lane's ready queue.
 const BODIES_KIB: usize = 64 << 10;
 
 /// A reason is logged at most this often; what is left out is counted in the next line.
@@ -31,6 +34,8 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// When a sender should come back after a 503, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Receives for one store.
 pub struct Receiver<S> {
@@ -180,7 +185,7 @@ impl<S: Store> Receiver<S> {
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: http_body::Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<BoxError>,
     {
         self.counts.received.fetch_add(1, Ordering::Relaxed);
         match self.take(request).await {
@@ -201,7 +206,7 @@ impl<S: Store> Receiver<S> {
     async fn take<B>(&self, request: Request<B>) -> Result<Appended, (Refusal, String)>
     where
         B: http_body::Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
         if !matches!(head.uri.path(), "/" | "/events") {
@@ -213,7 +218,8 @@ impl<S: Store> Receiver<S> {
         let prepared = self.ingest.load_full().ok_or_else(|| {
             (Refusal::NoPlan, "no plan runs yet, so nobody could say how to check this event".to_owned())
         })?;
-        let body = self.read(&head.headers, body).await?;
+        // Held until the event is stored.
+        let (body, _memory) = self.read(&head.headers, body).await?;
         prepared.check(&head.headers, &body)?;
         let extracted = extract::extract(&body, &prepared.ingest).map_err(|error| {
             let refusal = match error {
@@ -231,10 +237,14 @@ impl<S: Store> Receiver<S> {
     }
 
     /// The whole body, within its bounds of size, time and memory.
-    async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, (Refusal, String)>
+    async fn read<B>(
+        &self,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<(Bytes, Option<SemaphorePermit<'_>>), (Refusal, String)>
     where
         B: http_body::Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<BoxError>,
     {
         let length =
             headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -243,11 +253,14 @@ impl<S: Store> Receiver<S> {
         }
         let reading = async {
             // Without a length the most is set aside. The semaphore is never closed.
-            let _memory = self.bodies.acquire_many(kib(length.unwrap_or(self.max_body))).await;
-            Limited::new(body, self.max_body).collect().await
+            let memory = self.bodies.acquire_many(kib(length.unwrap_or(self.max_body))).await.ok();
+            Ok::<_, BoxError>((
+                collect(Box::pin(Limited::new(body, self.max_body)), length.unwrap_or(0)).await?,
+                memory,
+            ))
         };
         match tokio::time::timeout(BODY_DEADLINE, reading).await {
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Ok(whole)) => Ok(whole),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(self.too_large()),
             Ok(Err(_)) => Err((Refusal::BodyIncomplete, "the body broke off".to_owned())),
             Err(_) => {
@@ -284,6 +297,23 @@ impl Prepared {
         let message = "logto-signature-sha-256 was made by another key, or over another body";
         Err((Refusal::BadSignature, message.to_owned()))
     }
+}
+
+/// The whole body in an allocation of just its size: a part of the connection's read buffer, as it comes, would
+/// keep all of that buffer for as long as the event is kept.
+async fn collect<B>(mut body: Pin<Box<Limited<B>>>, length: usize) -> Result<Bytes, BoxError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut whole = Vec::with_capacity(length);
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            whole.extend_from_slice(data);
+        }
+    }
+    whole.shrink_to_fit();
+    Ok(Bytes::from(whole))
 }
 
 /// The size in KiB, rounded up.
