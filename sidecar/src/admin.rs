@@ -8,6 +8,8 @@
 //! tells of one team's deliveries, and answers only who is in the pod, as `kubectl port-forward` is; so the
 //! right to it is RBAC's.
 
+mod scrapes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use crate::lane::spec::Spec;
 use crate::serve::Peer;
 use crate::sidecar::Parts;
 use crate::test_event::Busy;
+
+pub(crate) use scrapes::Scrapes;
 
 /// How many dead letters one answer lists at the most.
 const MAX_DEAD_LETTERS: usize = 1000;
@@ -62,9 +66,9 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
         "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => ready(&parts),
         "/startupz" => may_start(&parts),
-        "/metrics" => match parts.engine.metrics().encode(parts.scrape()) {
-            Ok(body) => metrics(body),
-            Err(_) => refusal(
+        "/metrics" => match scrapes::page(&parts).await {
+            Some(page) => metrics(page),
+            None => refusal(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "EncodingFailed",
                 "the metrics could not be encoded",
@@ -207,8 +211,8 @@ fn json_of(value: &impl Serialize) -> Response<Full<Bytes>> {
     with_type(StatusCode::OK, "application/json", Bytes::from(body))
 }
 
-fn metrics(body: String) -> Response<Full<Bytes>> {
-    with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", Bytes::from(body))
+fn metrics(page: Bytes) -> Response<Full<Bytes>> {
+    with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page)
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -2,19 +2,19 @@
 //!
 //! In: a listener and a function that answers requests. A request's head must arrive in
 //! [`Limits::head`] from its first byte on; the body's deadline is the answering function's. Between
-//! requests a connection may rest for [`Limits::idle`].
+//! requests a connection may rest for [`Limits::idle`], one from outside of the pod for
+//! [`Limits::stranger_idle`]. With all places taken, a newcomer gets that of one that does nothing ([`crowd`]).
 //!
 //! # The end
 //! An auth server that sends into a connection which is just being closed has lost that event: it sends
 //! once. So at the end no new connection is taken, each answer says `connection: close`, and a
 //! connection that rests is closed only after [`Limits::quiet`], by when its sender has let go of it.
 
-use std::io;
+mod crowd;
+mod watched;
+
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,17 +24,23 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use crate::descriptors;
+use crowd::Crowd;
+use watched::{ANSWERING, Phase, RESTING, Watched};
 
 /// How often a connection's deadlines are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long is waited after the system could not give a connection, as when it has no file left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often that is logged at the most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Who sent a request: an extension of each.
 #[derive(Debug, Clone, Copy)]
@@ -49,28 +55,12 @@ pub struct Limits {
     pub head: Duration,
     /// How long a connection may rest between requests.
     pub idle: Duration,
-    /// At the end, how long a connection must have rested before it is closed.
+    /// The same for one that does not come over loopback.
+    pub stranger_idle: Duration,
+    /// How long a connection must have rested before it is closed at the end, or for a newcomer.
     pub quiet: Duration,
     /// At the end, how long requests under way are waited for.
     pub drain: Duration,
-}
-
-const RESTING: u8 = 0;
-const READING_HEAD: u8 = 1;
-const ANSWERING: u8 = 2;
-
-/// What a connection is doing, and since when.
-#[derive(Debug)]
-struct Phase {
-    now: AtomicU8,
-    since_ms: AtomicU64,
-    opened: Instant,
-}
-
-/// A stream that notes when a request begins.
-struct Watched {
-    stream: TcpStream,
-    phase: Arc<Phase>,
 }
 
 // === impl Peer ===
@@ -90,87 +80,25 @@ impl Limits {
         connections: 1024,
         head: Duration::from_secs(10),
         idle: Duration::from_mins(2),
+        stranger_idle: Duration::from_mins(2),
         quiet: Duration::from_secs(5),
         drain: Duration::from_secs(40),
     };
 
-    /// For the admin port.
-    pub const ADMIN: Self =
-        Self { connections: 64, quiet: Duration::ZERO, drain: Duration::from_secs(2), ..Self::EVENTS };
-}
+    /// For the admin port. A kubelet opens a connection for each probe, and Prometheus another one when its
+    /// last one was closed.
+    pub const ADMIN: Self = Self {
+        connections: 64,
+        stranger_idle: Duration::from_secs(5),
+        quiet: Duration::ZERO,
+        drain: Duration::from_secs(2),
+        ..Self::EVENTS
+    };
 
-// === impl Phase ===
-
-impl Phase {
-    fn new() -> Self {
-        Self { now: AtomicU8::new(RESTING), since_ms: AtomicU64::new(0), opened: Instant::now() }
-    }
-
-    fn enter(&self, phase: u8) {
-        self.now.store(phase, Ordering::Relaxed);
-        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since_ms.store(since, Ordering::Relaxed);
-    }
-
-    fn is(&self, phase: u8) -> bool {
-        self.now.load(Ordering::Relaxed) == phase
-    }
-
-    fn lasts(&self) -> Duration {
-        self.opened.elapsed().saturating_sub(Duration::from_millis(self.since_ms.load(Ordering::Relaxed)))
-    }
-
-    /// Whether the connection has used up its time.
-    fn is_over(&self, limits: &Limits) -> bool {
-        (self.is(READING_HEAD) && self.lasts() > limits.head)
-            || (self.is(RESTING) && self.lasts() > limits.idle)
-    }
-}
-
-// === impl Watched ===
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before && self.phase.is(RESTING) {
-            self.phase.enter(READING_HEAD);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    /// The same with no more connections than that many sixteenths of the limit of open files.
+    #[must_use]
+    pub(crate) fn within_sixteenths(self, part: usize) -> Self {
+        Self { connections: descriptors::sixteenths(part, self.connections), ..self }
     }
 }
 
@@ -181,37 +109,54 @@ where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let mut stopped = stop.clone();
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let (crowd, mut trouble) = (Crowd::new(limits), Trouble::default());
     let mut connections = JoinSet::new();
     loop {
-        let accepted = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = told(&mut stopped) => break,
             // Forgets those that ended.
-            Some(_) = connections.join_next() => {}
-            (slot, stream) = accepted => match stream {
-                Ok((stream, peer)) => {
-                    let serving = connection(stream, peer, limits, stop.clone(), answer.clone());
-                    connections.spawn(async move {
-                        serving.await;
-                        drop(slot);
-                    });
-                }
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be taken");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    trouble.pause(&error).await;
+                    continue;
                 }
             },
-        }
+        };
+        let place = tokio::select! {
+            biased;
+            () = told(&mut stopped) => break,
+            place = crowd.place() => place,
+        };
+        let phase = Arc::new(Phase::new(Peer(peer).is_local()));
+        crowd.joins(&phase);
+        let serving = connection(stream, peer, phase, limits, stop.clone(), answer.clone());
+        connections.spawn(async move {
+            serving.await;
+            drop(place);
+        });
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
     // What is left after that is cut off: its requests were not answered.
     let _ = tokio::time::timeout(limits.drain, ended).await;
+}
+
+/// When the system last gave no connection.
+#[derive(Debug, Default)]
+struct Trouble(Option<Instant>);
+
+impl Trouble {
+    /// Waits: what is wrong, as a lack of descriptors, is so for a while.
+    async fn pause(&mut self, error: &std::io::Error) {
+        if self.0.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            self.0 = Some(Instant::now());
+            tracing::warn!(%error, "a connection could not be taken; it is tried again");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
 }
 
 /// Resolves when it is time to end; also when nobody is left to say so.
@@ -222,6 +167,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 async fn connection<A, F>(
     stream: TcpStream,
     peer: SocketAddr,
+    phase: Arc<Phase>,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
     answer: A,
@@ -231,7 +177,6 @@ async fn connection<A, F>(
 {
     // Each answer is small, and a sender waits for it.
     let _ = stream.set_nodelay(true);
-    let phase = Arc::new(Phase::new());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let (stopping, of_service) = (stop.clone(), (Arc::clone(&phase), stop.clone()));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -257,6 +202,10 @@ async fn connection<A, F>(
             // Its errors are the client's: it went away, or spoke no HTTP.
             _ = serving.as_mut() => return,
             () = told(&mut stop), if limits.quiet.is_zero() => break,
+            // A request may have come since it was asked to go.
+            () = phase.needed.notified() => if phase.may_go(&limits).is_some() {
+                return;
+            },
             _ = look.tick() => {
                 if phase.is_over(&limits) {
                     return;

@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin;
+use crate::admin::{self, Scrapes};
+use crate::descriptors;
 use crate::drain::{self, Drain};
 use crate::engine::{Applied, Engine};
 use crate::metrics::Scrape;
@@ -100,6 +101,7 @@ pub(crate) struct Parts<S> {
     pub(crate) receiver: Arc<Receiver<S>>,
     pub(crate) surroundings: OnceLock<Arc<dyn Surroundings>>,
     pub(crate) tester: Tester,
+    pub(crate) scrapes: Scrapes,
     pub(crate) started: Instant,
     data_dir: PathBuf,
 }
@@ -125,14 +127,15 @@ impl Default for Options {
 impl Sidecar {
     /// Opens the store and binds the ports. Events are refused with 503 until a plan runs.
     pub async fn start(options: Options) -> Result<Self, SidecarError> {
+        descriptors::raise();
         let store = Arc::new(SqliteStore::open(options.store.clone())?);
         let engine = Engine::start(Arc::clone(&store), options.control_plane.clone())?;
         let receiver = Arc::new(Receiver::new(store, options.max_body_bytes));
         let (events, events_at) = listen("events", options.listen).await?;
         let (admin, admin_at) = listen("admin", options.admin_listen).await?;
         let (surroundings, data_dir) = (OnceLock::new(), options.store.dir.clone());
-        let (tester, started) = (Tester::default(), Instant::now());
-        let parts = Arc::new(Parts { engine, receiver, surroundings, tester, started, data_dir });
+        let (tester, scrapes, started) = (Tester::default(), Scrapes::default(), Instant::now());
+        let parts = Arc::new(Parts { engine, receiver, surroundings, tester, scrapes, started, data_dir });
         let stop = watch::Sender::new(false);
         let servers = vec![
             tokio::spawn(serve_events(events, Arc::clone(&parts), stop.subscribe())),
@@ -335,7 +338,7 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener,
 }
 
 async fn serve_events<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, stop: watch::Receiver<bool>) {
-    serve::serve(listener, Limits::EVENTS, stop, move |request| {
+    serve::serve(listener, Limits::EVENTS.within_sixteenths(3), stop, move |request| {
         let receiver = Arc::clone(&parts.receiver);
         async move { receiver.answer(request).await }
     })
@@ -343,6 +346,6 @@ async fn serve_events<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, sto
 }
 
 async fn serve_admin<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, stop: watch::Receiver<bool>) {
-    serve::serve(listener, Limits::ADMIN, stop, move |request| admin::answer(Arc::clone(&parts), request))
-        .await;
+    let limits = Limits::ADMIN.within_sixteenths(1);
+    serve::serve(listener, limits, stop, move |request| admin::answer(Arc::clone(&parts), request)).await;
 }
