@@ -183,6 +183,12 @@ impl Process {
             .find_map(|found| found.strip_prefix(line)?.trim().trim_end_matches(".0").parse().ok())
     }
 
+    /// Waits until a metric has a value: a page is shown for a second.
+    pub async fn wait_metric(&self, line: &str, value: u64) {
+        until(&format!("{line} {value}"), async || self.metric(line).await.filter(|found| *found == value))
+            .await;
+    }
+
     /// Kills it as a crash does: nothing is flushed, nobody is told.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

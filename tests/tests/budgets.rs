@@ -183,7 +183,7 @@ async fn a_stranger_that_rests_on_the_admin_port_is_let_go_of_soon_and_the_pod_i
     home.put(&unsigned([]));
     let mut command = home.sidecar(&[]);
     command.args(["--admin-listen", "0.0.0.0:0"]);
-    let sidecar = Process::start(command_without_admin(command)).await;
+    let sidecar = Process::start(command_without_admin(&command)).await;
     let port = sidecar.admin.port();
     let mut local = Client::connect(SocketAddr::from(([127, 0, 0, 1], port))).await;
     assert_eq!(local.get("/livez").await.unwrap().status, 200);
@@ -194,7 +194,7 @@ async fn a_stranger_that_rests_on_the_admin_port_is_let_go_of_soon_and_the_pod_i
 }
 
 /// The command line with its last `--admin-listen` alone.
-fn command_without_admin(command: Command) -> Command {
+fn command_without_admin(command: &Command) -> Command {
     let command = command.as_std();
     let mut arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
     let first = arguments.iter().position(|argument| argument == "--admin-listen").unwrap();

@@ -128,7 +128,7 @@ async fn all_of_a_window_comes_again_under_the_same_ids_and_nothing_else_does() 
     wait_idle(&sidecar).await;
     let expected = (1..=50).map(|number| (number, if (6..=40).contains(&number) { 2 } else { 1 }));
     assert_eq!(arrivals(&receiver.received()), expected.collect());
-    assert_eq!(sidecar.metric("tidings_events_replayed_total").await, Some(35));
+    sidecar.wait_metric("tidings_events_replayed_total", 35).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
