@@ -118,8 +118,7 @@ async fn a_body_may_have_eight_mebibytes_and_no_more() {
         // The last ones may meet a connection that was closed: that is the refusal too.
         let _ = chunked.write(&chunk).await;
     }
-    until("the chunked body is refused", async || (refused(&sidecar, "TooLarge").await > 1).then_some(()))
-        .await;
+    wait_refused(&sidecar, "TooLarge", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
