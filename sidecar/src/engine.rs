@@ -497,7 +497,11 @@ impl<S: Store> Engine<S> {
         let mut counts = vec![(0_i64, None); lanes.len()];
         let mut found = Vec::new();
         let result = self.store.scan(from, head, &mut |EventHead { seq, name, received_ms }| {
-            index.find(&name, &mut found);
+            match name {
+                Some(name) => index.find(&name, &mut found),
+                // One whose name is damaged may be meant for any.
+                None => found = (0..lanes.len()).collect(),
+            }
             for &at in &found {
                 if starts[at].rows.contains(&seq) {
                     lanes[at].lock().note_received(seq, received_ms);

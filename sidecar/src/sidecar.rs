@@ -308,6 +308,8 @@ impl<S: Store> Parts<S> {
         let applied = self.engine.applied();
         let counts = self.receiver.counts();
         let mut counters = counts.totals();
+        let damaged = store.damaged_events();
+        counters.push(("store_damaged_events", "Events of the log that were found damaged", damaged));
         counters.extend(self.surroundings.get().into_iter().flat_map(|around| around.counters()));
         Scrape {
             counters,

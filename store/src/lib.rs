@@ -30,11 +30,21 @@
 //!    to no lane, and outlives the removal of one.
 //! 9. **Damage.** A file that is damaged is an error at open, or at the read that meets it, that names
 //!    the file and the way out. A log that ends before the last acknowledged event is damage.
+//!    Damage of single events is none: [`Store::get`] answers [`Lookup::Damaged`], [`Store::scan`] gives
+//!    their heads, [`Store::read`] passes over them, and [`Store::damaged_events`] counts them. The name in
+//!    a head is that of the event or `None`, never another one.
 //! 10. **Identity.** [`Store::identity`] is drawn when the store is made and stays as long as its data do,
 //!     so that whoever adds up tallies of several stores knows which of them go on.
+//! 11. **Versions.** A store of an earlier version is brought up to date at open, whole or not at all, and
+//!     everything in it stays. One of a later version is refused ([`StoreError::Newer`]), and every file of
+//!     the folder stays as it was.
 
 mod clock;
+mod log;
+mod migrate;
+mod quarantine;
 mod replay;
+mod retention;
 mod schema;
 mod sqlite;
 mod tail;
@@ -92,13 +102,27 @@ pub struct Event {
     pub body: Bytes,
 }
 
+/// What became of an event that is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is there.
+    Found(Arc<Event>),
+    /// Retention took it.
+    Removed,
+    /// It is there, and cannot be read.
+    Damaged {
+        /// Its name, where the head is whole.
+        name: Option<Box<str>>,
+    },
+}
+
 /// An event without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventHead {
     /// Its place.
     pub seq: Seq,
-    /// Its name.
-    pub name: Box<str>,
+    /// Its name; `None` where the head is damaged: then any Webhook may have selected the event.
+    pub name: Option<Box<str>>,
     /// When it was received, in milliseconds since 1970.
     pub received_ms: i64,
 }
@@ -150,6 +174,16 @@ pub enum StoreError {
         reason: String,
         /// What a person can do.
         way_out: String,
+    },
+    /// A later version wrote it; nothing was touched.
+    #[error("the store {path} is of version {found}, this program knows versions up to {known}: run the later tidings-sidecar that wrote it, or restore the data folder from a backup of before its upgrade, or move the folder away to start with an empty log", path = path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i32,
+        /// The latest version that is known here.
+        known: i32,
     },
     /// Another process has the folder.
     #[error("the data folder {path} is in use by another process: end that one, or name another folder with --data-dir", path = path.display())]
@@ -288,11 +322,12 @@ pub trait Store: Send + Sync + 'static {
     /// opened: who needs none of them drops it, else appends wait once [`SUBSCRIPTION_BOUND`] are held.
     fn subscribe(&self) -> Option<mpsc::Receiver<Arc<Event>>>;
 
-    /// Up to `max_events` and about `max_bytes` of bodies (at least one event) with `seq > after`.
+    /// Up to `max_events` and about `max_bytes` of bodies (at least one event) with `seq > after`; damaged
+    /// events are passed over.
     fn read(&self, after: Seq, max_events: usize, max_bytes: usize) -> Result<Vec<Arc<Event>>, StoreError>;
 
-    /// One event; `None` when retention took it.
-    fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError>;
+    /// One event.
+    fn get(&self, seq: Seq) -> Result<Lookup, StoreError>;
 
     /// The heads with `after < seq <= upto`, in order.
     fn scan(&self, after: Seq, upto: Seq, each: &mut dyn FnMut(EventHead)) -> Result<(), StoreError>;
@@ -321,6 +356,9 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes free where the store lives, as last looked at.
     fn free_bytes(&self) -> u64;
 
+    /// Damaged events that were met since it was opened, each counted once; contract 9.
+    fn damaged_events(&self) -> u64;
+
     /// Whether appends are taken now: `Err` tells why not.
     fn writable(&self) -> Result<(), AppendError>;
 
@@ -329,6 +367,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends it: what waits is written and synced.
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+// === impl Lookup ===
+
+impl Lookup {
+    /// The event, where it is there and whole.
+    pub fn found(self) -> Option<Arc<Event>> {
+        match self {
+            Self::Found(event) => Some(event),
+            Self::Removed | Self::Damaged { .. } => None,
+        }
+    }
 }
 
 impl Default for Settings {

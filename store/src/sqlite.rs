@@ -16,14 +16,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params}
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::now_ms;
+use crate::log::Log;
+use crate::migrate::{self, APPLICATION_ID};
+use crate::quarantine::Quarantine;
 use crate::replay;
-use crate::schema::{self, EVENT_COLUMNS, RowError, event_of, to_i64, to_seq};
+use crate::schema::{EVENT_COLUMNS, event_of, head_at, to_i64, to_seq};
 use crate::tail::Tail;
 use crate::witness::Witness;
 use crate::writer::{self, Command, Seen, Writer};
 use crate::{
-    AppendError, Appended, Changes, Cursor, DeadLetter, Event, EventHead, NewEvent, ReplayProgress, RetryRow,
-    SUBSCRIPTION_BOUND, SavedLane, Seq, Settings, Store, StoreError,
+    AppendError, Appended, Changes, Cursor, DeadLetter, Event, EventHead, Lookup, NewEvent, ReplayProgress,
+    RetryRow, SUBSCRIPTION_BOUND, SavedLane, Seq, Settings, Store, StoreError,
 };
 
 /// The database's file in the data folder.
@@ -54,6 +57,7 @@ pub(crate) struct Shared {
     // What the database file has of its own for new events, as the writer last looked.
     pub(crate) reusable_bytes: AtomicU64,
     pub(crate) tail: Mutex<Tail>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) failed: watch::Sender<Option<StoreError>>,
 }
 
@@ -93,6 +97,7 @@ impl SqliteStore {
         make_private(&dir).map_err(failed)?;
         let lock = lock(&dir)?;
         let path = dir.join(DATABASE);
+        migrate::refuse_newer(&path)?;
         let db = connect(&path).map_err(|error| opening(&path, &error))?;
         let (witness, acked) = Witness::open(&dir).map_err(failed)?;
         let found = Found::read(&db, &settings, &path)?;
@@ -109,6 +114,7 @@ impl SqliteStore {
             free_bytes: AtomicU64::new(u64::MAX),
             reusable_bytes: AtomicU64::new(writer::reusable_bytes(&db)),
             tail: Mutex::default(),
+            quarantine: Quarantine::default(),
             failed: watch::Sender::new(None),
         });
         shared.look_at_space(&settings);
@@ -140,19 +146,16 @@ impl SqliteStore {
         self.shared.failed.borrow().clone().unwrap_or(StoreError::Closed)
     }
 
-    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T, RowError>) -> Result<T, StoreError> {
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let at = self.next_reader.fetch_add(1, Ordering::Relaxed) % 2;
         let reader = &self.readers[usize::from(at == 1)];
         let db = reader.lock().unwrap_or_else(PoisonError::into_inner);
-        read(&db).map_err(|error| self.reading(&error))
+        read(&db).map_err(|error| opening(&self.settings.dir.join(DATABASE), &error))
     }
 
-    fn reading(&self, error: &RowError) -> StoreError {
+    fn with_log<T>(&self, read: impl FnOnce(Log<'_>) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let path = self.settings.dir.join(DATABASE);
-        match error {
-            RowError::Sqlite(error) => opening(&path, error),
-            RowError::Checksum(_) => damaged(&path, error.to_string()),
-        }
+        self.with_reader(|db| read(Log { db, path: &path, quarantine: &self.shared.quarantine }))
     }
 
     fn in_tail(&self, seq: Seq) -> Option<Arc<Event>> {
@@ -178,47 +181,21 @@ impl Store for SqliteStore {
     }
 
     fn read(&self, after: Seq, max_events: usize, max_bytes: usize) -> Result<Vec<Arc<Event>>, StoreError> {
-        self.with_reader(|db| {
-            let query = format!("SELECT {EVENT_COLUMNS} WHERE event.seq > ?1 ORDER BY event.seq LIMIT ?2");
-            let mut statement = db.prepare_cached(&query)?;
-            let mut rows = statement.query(params![to_i64(after), max_events])?;
-            let (mut events, mut bytes) = (Vec::new(), 0);
-            while bytes < max_bytes || events.is_empty() {
-                let Some(row) = rows.next()? else { break };
-                let event = event_of(row)?;
-                bytes += event.body.len();
-                events.push(Arc::new(event));
-            }
-            Ok(events)
-        })
+        self.with_log(|log| log.read(after, max_events, max_bytes))
     }
 
-    fn get(&self, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+    fn get(&self, seq: Seq) -> Result<Lookup, StoreError> {
         if seq < self.oldest() {
-            return Ok(None);
+            return Ok(Lookup::Removed);
         }
-        if let Some(event) = self.in_tail(seq) {
-            return Ok(Some(event));
+        match self.in_tail(seq) {
+            Some(event) => Ok(Lookup::Found(event)),
+            None => self.with_log(|log| log.get(seq)),
         }
-        self.with_reader(|db| {
-            let mut statement = db.prepare_cached(&format!("SELECT {EVENT_COLUMNS} WHERE event.seq = ?1"))?;
-            let mut rows = statement.query([to_i64(seq)])?;
-            rows.next()?.map(event_of).transpose().map(|event| event.map(Arc::new))
-        })
     }
 
     fn scan(&self, after: Seq, upto: Seq, each: &mut dyn FnMut(EventHead)) -> Result<(), StoreError> {
-        self.with_reader(|db| {
-            let mut statement = db.prepare_cached(
-                "SELECT seq, received, name FROM event WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
-            )?;
-            let mut rows = statement.query(params![to_i64(after), to_i64(upto)])?;
-            while let Some(row) = rows.next()? {
-                let name: String = row.get(2)?;
-                each(EventHead { seq: to_seq(row.get(0)?), name: name.into(), received_ms: row.get(1)? });
-            }
-            Ok(())
-        })
+        self.with_log(|log| log.scan(after, upto, each))
     }
 
     fn lanes(&self) -> Result<Vec<SavedLane>, StoreError> {
@@ -252,8 +229,8 @@ impl Store for SqliteStore {
 
     fn dead_letters(&self, lane: &str, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.with_reader(|db| {
-            let query = "SELECT seq, coalesce((SELECT e.name FROM event e WHERE e.seq = dead.seq), name), attempts, at, \
-                         reason, status FROM dead WHERE lane = ?1 ORDER BY seq DESC LIMIT ?2";
+            let query =
+                "SELECT seq, name, attempts, at, reason, status FROM dead WHERE lane = ?1 ORDER BY seq DESC LIMIT ?2";
             let mut statement = db.prepare_cached(query)?;
             let letters = statement.query_map(params![lane, limit], |row| {
                 Ok(DeadLetter {
@@ -265,7 +242,7 @@ impl Store for SqliteStore {
                     status_code: row.get(5)?,
                 })
             })?;
-            Ok(letters.collect::<Result<_, _>>()?)
+            letters.map(|letter| named(db, letter?)).collect()
         })
     }
 
@@ -297,6 +274,10 @@ impl Store for SqliteStore {
 
     fn free_bytes(&self) -> u64 {
         self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
+    fn damaged_events(&self) -> u64 {
+        self.shared.quarantine.count()
     }
 
     fn writable(&self) -> Result<(), AppendError> {
@@ -339,24 +320,18 @@ struct Found {
 
 impl Found {
     fn read(db: &Connection, settings: &Settings, path: &Path) -> Result<Self, StoreError> {
-        let found = Self::query(db, settings);
-        found.map_err(|error| match error {
-            RowError::Sqlite(error) => opening(path, &error),
-            RowError::Checksum(_) => damaged(path, error.to_string()),
-        })
+        Self::query(db, settings).map_err(|error| opening(path, &error))
     }
 
-    fn query(db: &Connection, settings: &Settings) -> Result<Self, RowError> {
+    fn query(db: &Connection, settings: &Settings) -> rusqlite::Result<Self> {
         let last: Option<i64> = db.query_row("SELECT max(seq) FROM event", [], |row| row.get(0))?;
         let first: Option<i64> = db.query_row("SELECT min(seq) FROM event", [], |row| row.get(0))?;
         let head = last.max(meta(db, "head")?).map_or(Seq(0), to_seq);
         let oldest = first.map_or(Seq(head.0 + 1), to_seq);
-        let mut ends =
-            db.prepare(&format!("SELECT {EVENT_COLUMNS} WHERE event.seq = ?1 OR event.seq = ?2"))?;
-        let mut rows = ends.query(params![first, last])?;
-        while let Some(row) = rows.next()? {
-            event_of(row)?;
-        }
+        // Where the next events go. Whether this one is whole is for who reads it.
+        let mut end = db.prepare(&format!("SELECT {EVENT_COLUMNS} WHERE event.seq = ?1"))?;
+        let mut rows = end.query([last])?;
+        rows.next()?.map(event_of).transpose()?;
         let bytes: i64 = db.query_row("SELECT coalesce(sum(size), 0) FROM event", [], |row| row.get(0))?;
         let window_ms = i64::try_from(settings.dedupe_window.as_millis()).unwrap_or(i64::MAX);
         let since = now_ms().saturating_sub(window_ms);
@@ -399,20 +374,29 @@ fn retries(db: &Connection, lane: &str) -> rusqlite::Result<Vec<RetryRow>> {
     rows.collect()
 }
 
+/// The lane did not know the name where it gave up without the event at hand.
+fn named(db: &Connection, letter: DeadLetter) -> rusqlite::Result<DeadLetter> {
+    if !letter.name.is_empty() {
+        return Ok(letter);
+    }
+    let name = head_at(db, letter.seq)?.and_then(|head| head.name).map(String::from).unwrap_or_default();
+    Ok(DeadLetter { name, ..letter })
+}
+
 fn meta(db: &Connection, key: &str) -> rusqlite::Result<Option<i64>> {
     db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let db = Connection::open(path)?;
+    let mut db = Connection::open(path)?;
     let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables > 0 && application != schema::APPLICATION_ID {
+    if tables > 0 && application != APPLICATION_ID {
         return Err(rusqlite::Error::InvalidPath(PathBuf::from("not a Tidings store")));
     }
     db.pragma_update(None, "journal_mode", "WAL")?;
     writer::configure(&db)?;
-    schema::prepare(&db)?;
+    migrate::migrate(&mut db)?;
     Ok(db)
 }
 

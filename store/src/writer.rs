@@ -15,7 +15,6 @@ use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::clock::now_ms;
 use crate::replay;
 use crate::schema::{insert, to_i64};
 use crate::sqlite::Shared;
@@ -29,12 +28,8 @@ use crate::{
 const GROUP_COMMANDS: usize = 512;
 const GROUP_BYTES: usize = 4 << 20;
 
-/// How often free space is looked at, and retention is applied.
+/// How often free space is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-const TRIM_EVERY: Duration = Duration::from_secs(1);
-
-/// How many events one transaction of retention removes: some milliseconds at a time.
-const TRIM_EVENTS: u64 = 1000;
 
 /// The write-ahead log is brought into the database at this size, in pages of 4 KiB: 8 MiB.
 const CHECKPOINT_PAGES: u32 = 2048;
@@ -278,60 +273,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes what retention no longer keeps, a little at a time.
-    fn trim(&mut self) -> Result<(), StoreError> {
-        if self.trimmed.is_some_and(|at| at.elapsed() < TRIM_EVERY) {
-            return Ok(());
-        }
-        let cut = self.cut().map_err(|error| self.failed(&error))?;
-        let oldest = self.shared.oldest.load(Ordering::Acquire);
-        if cut <= oldest {
-            self.trimmed = Some(Instant::now());
-            return Ok(());
-        }
-        let freed = self.remove_before(cut.min(oldest + TRIM_EVENTS)).map_err(|error| self.failed(&error))?;
-        self.bytes = self.bytes.saturating_sub(freed);
-        self.shared.oldest.store(cut.min(oldest + TRIM_EVENTS), Ordering::Release);
-        Ok(())
-    }
-
-    /// The first place that is kept.
-    fn cut(&self) -> rusqlite::Result<u64> {
-        let oldest = self.shared.oldest.load(Ordering::Acquire);
-        let age_ms = i64::try_from(self.settings.max_age.as_millis()).unwrap_or(i64::MAX);
-        let before = now_ms().saturating_sub(age_ms);
-        let mut rows = self
-            .db
-            .prepare_cached("SELECT seq, received, size FROM event WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
-        let mut rows = rows.query(params![to_i64(Seq(oldest)), to_i64(Seq(TRIM_EVENTS))])?;
-        let mut over = self.bytes.saturating_sub(self.settings.max_bytes);
-        let mut cut = oldest;
-        while let Some(row) = rows.next()? {
-            let (seq, received, size): (i64, i64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            if received >= before && over == 0 {
-                break;
-            }
-            over = over.saturating_sub(size);
-            cut = u64::try_from(seq).unwrap_or(0) + 1;
-        }
-        Ok(cut)
-    }
-
-    fn remove_before(&mut self, cut: u64) -> rusqlite::Result<u64> {
-        let transaction = self.db.transaction()?;
-        let cut = to_i64(Seq(cut));
-        let freed: i64 = transaction.query_row(
-            "SELECT coalesce(sum(size), 0) FROM event WHERE seq < ?1",
-            [cut],
-            |row| row.get(0),
-        )?;
-        transaction.execute("DELETE FROM event WHERE seq < ?1", [cut])?;
-        transaction.execute("DELETE FROM body WHERE seq < ?1", [cut])?;
-        set_meta(&transaction, "oldest", cut)?;
-        transaction.commit()?;
-        Ok(u64::try_from(freed).unwrap_or(0))
-    }
-
     fn free_bytes(&mut self) -> u64 {
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             self.looked = Some(Instant::now());
@@ -349,7 +290,7 @@ impl Writer {
         }
     }
 
-    fn failed(&self, error: &dyn std::fmt::Display) -> StoreError {
+    pub(crate) fn failed(&self, error: &dyn std::fmt::Display) -> StoreError {
         let path: PathBuf = self.settings.dir.join(crate::sqlite::DATABASE);
         StoreError::Failed { path, reason: error.to_string() }
     }
@@ -447,7 +388,7 @@ fn save_dead_letter(db: &Connection, lane: &str, letter: &DeadLetter) -> rusqlit
         .map(|_| ())
 }
 
-fn set_meta(db: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {
+pub(crate) fn set_meta(db: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![key, value]).map(|_| ())
 }
 

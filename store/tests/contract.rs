@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidings_store::{
-    AppendError, Appended, Changes, Cursor, DeadLetter, LaneChange, NewEvent, ReplayProgress, RetryRow, Seq,
-    Settings, SqliteStore, Store, StoreError,
+    AppendError, Appended, Changes, Cursor, DeadLetter, EventHead, LaneChange, Lookup, NewEvent,
+    ReplayProgress, RetryRow, Seq, Settings, SqliteStore, Store, StoreError,
 };
 
 fn settings(dir: &TempDir) -> Settings {
@@ -61,7 +61,7 @@ async fn appended_events_are_there_after_the_store_is_opened_again() {
             .all(|(event, number)| event.body == format!("body {number}").as_bytes()
                 && event.seq == Seq(number))
     );
-    assert_eq!(store.get(Seq(7)).unwrap().unwrap().id, all[6].id, "an id stays");
+    assert_eq!(store.get(Seq(7)).unwrap().found().unwrap().id, all[6].id, "an id stays");
     append(&store, 301..=301).await;
 }
 
@@ -97,7 +97,7 @@ async fn an_announced_event_is_on_disk_already() {
     // Another reader of the same files sees it.
     let copy = copy_of(&dir);
     let other = SqliteStore::open(settings(&copy)).unwrap();
-    assert_eq!(other.get(announced.seq).unwrap().unwrap().body, announced.body);
+    assert_eq!(other.get(announced.seq).unwrap().found().unwrap().body, announced.body);
 }
 
 #[tokio::test]
@@ -225,20 +225,6 @@ async fn a_replay_is_kept_until_it_is_forgotten_also_without_its_lane() {
 }
 
 #[tokio::test]
-async fn a_database_of_the_version_before_opens_and_keeps_replays_from_then_on() {
-    let dir = closed_store(10).await;
-    let before = rusqlite::Connection::open(dir.path().join("data").join("tidings.db")).unwrap();
-    before.execute_batch("DROP TABLE replay; PRAGMA user_version = 1").unwrap();
-    drop(before);
-    let store = SqliteStore::open(settings(&dir)).unwrap();
-    assert_eq!((store.head(), store.replays().unwrap()), (Seq(10), vec![]));
-    let mut change = lane("shop/a", cursor("a", 0));
-    change.replays = vec![progress("r1", 4)];
-    save_lanes(&store, vec![change]).await;
-    assert_eq!(store.replays().unwrap(), [progress("r1", 4)]);
-}
-
-#[tokio::test]
 async fn under_the_free_space_guard_appends_are_refused_and_saves_go_on() {
     let dir = TempDir::new().unwrap();
     let store = SqliteStore::open(Settings { min_free_bytes: u64::MAX, ..settings(&dir) }).unwrap();
@@ -255,6 +241,8 @@ async fn under_the_free_space_guard_appends_are_refused_and_saves_go_on() {
 async fn until_oldest(store: &SqliteStore, oldest: u64) {
     let began = std::time::Instant::now();
     while store.oldest() != Seq(oldest) {
+        let failed = tokio::time::timeout(Duration::from_millis(1), store.failed()).await;
+        assert!(failed.is_err(), "{failed:?}");
         assert!(
             began.elapsed() < Duration::from_secs(20),
             "the log begins at {:?}, not at {oldest}",
@@ -274,7 +262,7 @@ async fn events_beyond_their_age_are_removed_from_the_head() {
     }
     append(&store, 6..=8).await;
     until_oldest(&store, 6).await;
-    assert_eq!(store.get(Seq(5)).unwrap(), None);
+    assert_eq!(store.get(Seq(5)).unwrap(), Lookup::Removed);
     assert_eq!(store.read(Seq(0), 10, usize::MAX).unwrap().len(), 3);
 }
 
@@ -368,18 +356,100 @@ async fn a_database_that_was_cut_or_overwritten_is_said_to_be_damaged_by_name() 
     }
 }
 
+/// The places that a reader of the whole log gets.
+fn readable(store: &SqliteStore) -> Vec<u64> {
+    store.read(Seq(0), usize::MAX >> 1, usize::MAX).unwrap().iter().map(|event| event.seq.0).collect()
+}
+
+/// The heads of the log, those without a name as 0.
+fn scanned(store: &SqliteStore) -> Vec<u64> {
+    let mut places = Vec::new();
+    let mut each = |head: EventHead| places.push(head.name.map_or(0, |_| head.seq.0));
+    store.scan(Seq(0), store.head(), &mut each).unwrap();
+    places
+}
+
+fn find(bytes: &[u8], text: &[u8]) -> usize {
+    bytes.windows(text.len()).position(|window| window == text).expect("the text")
+}
+
 #[tokio::test]
-async fn a_flipped_byte_of_a_body_is_found_when_the_event_is_read() {
+async fn a_flipped_byte_of_a_body_costs_that_event_alone() {
     let dir = closed_store(1000).await;
+    // In the middle, the first and the last one.
+    for body in ["body 500", "body 1", "body 1000"] {
+        damage(&dir, "tidings.db", |bytes| {
+            let ends = |at: usize| bytes.get(at + body.len()).is_none_or(|next| !next.is_ascii_digit());
+            let at = (0..bytes.len()).find(|at| bytes[*at..].starts_with(body.as_bytes()) && ends(*at));
+            bytes[at.expect("the body")] ^= 1;
+        });
+    }
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    let name = Some("User.Created".into());
+    for seq in [1, 500, 1000, 500] {
+        assert_eq!(store.get(Seq(seq)).unwrap(), Lookup::Damaged { name: name.clone() }, "{seq}");
+    }
+    assert_eq!(store.damaged_events(), 3, "each counts once");
+    let others: Vec<u64> = (2..1000).filter(|seq| *seq != 500).collect();
+    assert_eq!(readable(&store), others);
+    assert_eq!(scanned(&store), (1..=1000).collect::<Vec<_>>(), "their heads are whole");
+    append(&store, 1001..=1001).await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_damaged_is_given_without_a_name_and_never_under_another_one() {
+    let dir = closed_store(20).await;
+    let mut flipped = Vec::new();
     damage(&dir, "tidings.db", |bytes| {
-        let at = bytes.windows(8).position(|window| window == b"body 500").expect("the body");
-        bytes[at] ^= 1;
+        let places: Vec<_> =
+            (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"User.Created")).collect();
+        assert_eq!(places.len(), 20);
+        // One to another letter, one to what is no text.
+        (bytes[places[4] + 2], bytes[places[11] + 2]) = (b'f', 0xff);
     });
     let store = SqliteStore::open(settings(&dir)).unwrap();
-    assert!(store.get(Seq(499)).unwrap().is_some());
-    let error = store.get(Seq(500)).unwrap_err();
+    for (seq, place) in (1..).zip(scanned(&store)) {
+        if place == 0 {
+            flipped.push(seq);
+        }
+    }
+    assert_eq!(flipped.len(), 2);
+    for seq in &flipped {
+        assert_eq!(store.get(Seq(*seq)).unwrap(), Lookup::Damaged { name: None });
+    }
+    assert_eq!(readable(&store).len(), 18);
+}
+
+/// Makes the page of the database that holds this text one that is none.
+fn damage_page(dir: &TempDir, text: &str) {
+    damage(dir, "tidings.db", |bytes| {
+        let page = find(bytes, text.as_bytes()) / 4096 * 4096;
+        bytes[page..page + 8].fill(0xee);
+    });
+}
+
+#[tokio::test]
+async fn a_damaged_page_of_bodies_costs_those_events_alone_and_retention_passes_it() {
+    let dir = closed_store(2000).await;
+    damage_page(&dir, "body 500");
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    assert_eq!(store.get(Seq(500)).unwrap(), Lookup::Damaged { name: Some("User.Created".into()) });
+    let lost = 2000 - readable(&store).len();
+    assert!((1..=300).contains(&lost), "{lost} events were on that page");
+    assert_eq!(store.damaged_events(), lost as u64);
+    append(&store, 2001..=2001).await;
+    drop(store);
+    let store = SqliteStore::open(Settings { max_age: Duration::ZERO, ..settings(&dir) }).unwrap();
+    until_oldest(&store, 2002).await;
+    append(&store, 2002..=2002).await;
+}
+
+#[tokio::test]
+async fn a_damaged_page_that_leads_to_events_is_said_to_be_damage() {
+    let dir = closed_store(2000).await;
+    damage_page(&dir, "User.Created");
+    let error = open_damaged(&dir);
     assert!(matches!(&error, StoreError::Damaged { path, .. } if path.ends_with("tidings.db")), "{error}");
-    assert!(error.to_string().contains("event 500"), "{error}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_store::{Event, Seq, Store, StoreError, now_ms};
+use tidings_store::{Event, Lookup, Seq, Store, StoreError, now_ms};
 
 use super::book::Row;
 use super::spec::Spec;
@@ -31,10 +31,12 @@ pub(super) enum End {
     Dropped,
     /// Retention took the event.
     Expired,
+    /// The event cannot be read; with its name, where that can.
+    Damaged(Option<Box<str>>),
     Failed(StoreError),
 }
 
-async fn fetch<S: Store>(store: Arc<S>, seq: Seq) -> Result<Option<Arc<Event>>, StoreError> {
+async fn fetch<S: Store>(store: Arc<S>, seq: Seq) -> Result<Lookup, StoreError> {
     tokio::task::spawn_blocking(move || store.get(seq)).await.unwrap_or(Err(StoreError::Closed))
 }
 
@@ -48,9 +50,10 @@ pub(super) async fn attempt<S: Store>(
         // The lane has asked already whether the Webhook wants it.
         Some(event) => event,
         None => match fetch(Arc::clone(store), seq).await {
-            Ok(Some(event)) if spec.wants(&event) => event,
-            Ok(Some(_)) => return End::Dropped,
-            Ok(None) => return End::Expired,
+            Ok(Lookup::Found(event)) if spec.wants(&event) => event,
+            Ok(Lookup::Found(_)) => return End::Dropped,
+            Ok(Lookup::Removed) => return End::Expired,
+            Ok(Lookup::Damaged { name }) => return End::Damaged(name),
             Err(error) => return End::Failed(error),
         },
     };

@@ -28,6 +28,7 @@
 //!   before may end in it, and none begins.
 
 mod feed;
+mod lost;
 mod replay;
 mod rows;
 mod save;
@@ -39,6 +40,7 @@ use tidings_store::{DeadLetter, Event, ReplayProgress, RetryRow, SavedLane, Seq}
 
 use crate::circuit::Circuit;
 use crate::tally::{Recent, Tally};
+pub(crate) use lost::damaged_letter;
 
 /// How many events wait in memory for one lane; the rest stay in the log alone.
 pub const READY_EVENTS: usize = 256;

@@ -7,7 +7,7 @@ use tidings_store::{DeadLetter, Event, Store, now_ms};
 
 use super::Lane;
 use super::attempt::{Done, End};
-use super::book::{Book, Row};
+use super::book::{Book, Row, damaged_letter};
 use super::spec::Spec;
 use crate::circuit::Circuit;
 use crate::dial::{Attempt, Outcome};
@@ -28,6 +28,10 @@ impl<S: Store> Lane<S> {
                 let mut book = self.handle.lock();
                 book.tally.expired += 1;
                 book.settle(seq, row.key);
+            }
+            End::Damaged(name) => {
+                let letter = damaged_letter(seq, name, row.attempts, now_ms());
+                self.handle.lock().bury(letter, row.key);
             }
             // The process ends by it, and the event stays in the log.
             End::Failed(error) => self.fatal.tell(error),

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use tidings_store::{Event, Seq, Store, StoreError};
+use tidings_store::{DeadLetter, Event, Lookup, Seq, Store, StoreError, now_ms};
 use tokio::task::JoinHandle;
 
 use super::Lane;
+use super::book::damaged_letter;
 use super::spec::Spec;
 
 /// How many heads of the log one reading looks at, and how many events it brings.
@@ -21,6 +22,7 @@ pub(super) struct Reading {
     spec: Arc<Spec>,
     after: Seq,
     selected: Vec<Arc<Event>>,
+    damaged: Vec<DeadLetter>,
     upto: Seq,
 }
 
@@ -46,10 +48,12 @@ impl<S: Store> Lane<S> {
 
     pub(super) fn take_reading(&mut self, reading: Result<Reading, StoreError>) {
         match reading {
-            Ok(Reading { spec, after, selected, upto }) => {
+            Ok(Reading { spec, after, selected, damaged, upto }) => {
                 // Another selection since then reads for itself.
                 if Arc::ptr_eq(&spec, &self.handle.spec()) {
-                    self.handle.lock().take_read(after, selected, upto);
+                    let mut book = self.handle.lock();
+                    book.bury_unread(after, damaged);
+                    book.take_read(after, selected, upto);
                 }
                 self.handle.changed(&self.unsaved);
             }
@@ -74,24 +78,29 @@ fn read_log<S: Store>(store: &S, spec: Arc<Spec>, after: Seq) -> Result<Reading,
     let mut seen = upto;
     store.scan(after, upto, &mut |head| {
         if wanted.len() < READ_EVENTS {
-            if spec.selects(&head.name) {
+            // One whose name is damaged may be meant for any.
+            if head.name.is_none_or(|name| spec.selects(&name)) {
                 wanted.push(head.seq);
             }
             seen = head.seq;
         }
     })?;
-    let (mut selected, mut bytes) = (Vec::new(), 0);
+    let (mut selected, mut damaged, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut reached = if wanted.len() < READ_EVENTS { upto } else { seen };
     for seq in wanted {
         if bytes >= READ_BYTES {
             reached = Seq(seq.0 - 1);
             break;
         }
-        // `None`: retention was faster.
-        if let Some(event) = store.get(seq)? {
-            bytes += event.body.len();
-            selected.push(event);
+        match store.get(seq)? {
+            Lookup::Found(event) => {
+                bytes += event.body.len();
+                selected.push(event);
+            }
+            Lookup::Damaged { name } => damaged.push(damaged_letter(seq, name, 0, now_ms())),
+            // Retention was faster.
+            Lookup::Removed => {}
         }
     }
-    Ok(Reading { spec, after, selected, upto: reached })
+    Ok(Reading { spec, after, selected, damaged, upto: reached })
 }

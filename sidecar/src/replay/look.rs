@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidings_plan::ReplayPlan;
-use tidings_store::{EventHead, Seq, Store, StoreError, now_ms};
+use tidings_store::{EventHead, Lookup, Seq, Store, StoreError, now_ms};
 
 use crate::lane::book::Row;
 use crate::lane::spec::Spec;
@@ -74,7 +74,8 @@ fn oldest_available_ms<S: Store>(store: &S, window: &Window, after: Seq) -> Resu
     if after.0 > 0 && store.oldest().0 <= after.0 + 1 {
         return Ok(None);
     }
-    let first = store.read(Seq(0), 1, 1)?.pop().map(|event| event.received_ms);
+    let mut first = None;
+    store.scan(Seq(0), store.oldest(), &mut |head| first = Some(head.received_ms))?;
     let empty_ms = || (store.head().0 > 0).then(now_ms);
     Ok(first.or_else(empty_ms).filter(|ms| *ms > window.plan.from_ms))
 }
@@ -123,8 +124,11 @@ impl Window {
     fn selects(&self, head: &EventHead) -> bool {
         let ReplayPlan { from_ms, to_ms, events, .. } = &*self.plan;
         (*from_ms..*to_ms).contains(&head.received_ms)
-            && (events.is_empty() || events.iter().any(|pattern| pattern.selects(&head.name)))
-            && self.spec.selects(&head.name)
+            // One whose name is damaged is a dead letter already, and stays one.
+            && head.name.as_ref().is_some_and(|name| {
+                (events.is_empty() || events.iter().any(|pattern| pattern.selects(name)))
+                    && self.spec.selects(name)
+            })
     }
 
     /// The dead letters of that piece, where the replay is of those alone.
@@ -138,14 +142,14 @@ impl Window {
         self.plan.only_failed.then(|| store.dead_between(&lane, after, upto)).transpose()
     }
 
-    /// The row by which an event is put in line; `None` when the Webhook does not want it, or retention
-    /// took it. Its body is read only where it has a say.
+    /// The row by which an event is put in line; `None` when the Webhook does not want it, it is damaged, or
+    /// retention took it. Its body is read only where it has a say.
     fn row<S: Store>(&self, store: &S, head: &EventHead) -> Result<Option<Row>, StoreError> {
         let mut key = 0;
         if self.spec.filter.is_some() || !self.spec.plan.delivery.ordering_key.is_empty() {
             match store.get(head.seq)? {
-                Some(event) if self.spec.wants(&event) => key = self.spec.ordering_key(&event),
-                _ => return Ok(None),
+                Lookup::Found(event) if self.spec.wants(&event) => key = self.spec.ordering_key(&event),
+                Lookup::Found(_) | Lookup::Removed | Lookup::Damaged { .. } => return Ok(None),
             }
         }
         let received_ms = head.received_ms;

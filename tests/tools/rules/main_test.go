@@ -42,6 +42,7 @@ var nights = []night{
 		tidings_store_free_bytes{` + server + `} 2000000000x720
 		tidings_attempts_total{outcome="Delivered",` + server + `} 0+60x720
 		tidings_attempts_total{outcome="HttpStatus",` + server + `} 0+1x720
+		tidings_store_damaged_events_total{` + server + `} 2x720
 		tidings_webhook_expired_total{` + mail + `} 0x720
 		tidings_webhook_dead_letters_total{` + mail + `} 2x720
 		tidings_webhook_circuit_open{` + mail + `} 0x720
@@ -53,6 +54,12 @@ var nights = []night{
 		tidings_events_refused_total{reason="NoSpace",` + server + `} 0x717 1+9x2
 		tidings_store_free_bytes{` + server + `} 2000000000x700 60000000x20`,
 		[]string{"TidingsEventsLost", "TidingsStoreNearlyFull"}},
+	{"the disk damages an event", leader + `
+		tidings_store_damaged_events_total{` + server + `} 0x700 1x20`,
+		[]string{"TidingsEventsDamaged"}},
+	{"a sidecar starts on a damaged disk", leader + `
+		tidings_store_damaged_events_total{` + server + `} _x715 3x5`,
+		[]string{"TidingsEventsDamaged"}},
 	{"the disk fills", leader + `
 		tidings_store_free_bytes{` + server + `} 2000000000-1500000x720`,
 		[]string{"TidingsStoreFilling"}},
