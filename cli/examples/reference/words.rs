@@ -2,6 +2,7 @@
 
 use tidings_operator::reason::{Place, Reason};
 use tidings_sidecar::dial::{FailureReason, Phase};
+use tidings_sidecar::lane::book::LostReason;
 use tidings_sidecar::receive::Refusal;
 use tidings_sidecar::schedule::Verdict;
 
@@ -58,10 +59,11 @@ pub(crate) fn deliveries() -> String {
     ];
     let failures =
         FailureReason::ALL.iter().map(|word| explained(word.as_str(), word.meaning(), word.way_out()));
+    let lost = LostReason::ALL.iter().map(|word| explained(word.as_str(), word.meaning(), word.way_out()));
     let phases = Phase::ALL.iter().map(|word| explained(word.as_str(), word.meaning(), word.way_out()));
     format!(
         "## Deliveries that fail\n\n{}\nHow far an attempt came, its `phase`:\n\n{}\nWhat an answer's status means:\n\n{}",
-        table(["reason", "what it means", "what to do"], std::iter::once(status).chain(failures)),
+        table(["reason", "what it means", "what to do"], std::iter::once(status).chain(failures).chain(lost)),
         table(["phase", "while", "what to do"], phases),
         table(["status", "what becomes of the event"], statuses()),
     )

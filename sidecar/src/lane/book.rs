@@ -40,6 +40,7 @@ use tidings_store::{DeadLetter, Event, ReplayProgress, RetryRow, SavedLane, Seq}
 
 use crate::circuit::Circuit;
 use crate::tally::{Recent, Tally};
+pub use lost::LostReason;
 pub(crate) use lost::damaged_letter;
 
 /// How many events wait in memory for one lane; the rest stay in the log alone.

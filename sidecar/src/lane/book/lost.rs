@@ -5,12 +5,22 @@
 use tidings_store::{DeadLetter, Seq};
 
 use super::{Book, Feed};
+use crate::words::words;
+
+words! {
+    /// Why an event is a dead letter although no attempt failed.
+    LostReason {
+        /// The disk damaged the stored event.
+        Damaged: "Replace the volume of the auth server's pod, since what damages one event damages others; what the event said stands in the auth server's own log.",
+    }
+}
 
 /// The dead letter of an event that cannot be read: nothing of it can be delivered, and no other waits for
 /// it. Without a name where that cannot be read either.
 pub(crate) fn damaged_letter(seq: Seq, name: Option<Box<str>>, attempts: u32, at_ms: i64) -> DeadLetter {
     let name = name.map(String::from).unwrap_or_default();
-    DeadLetter { seq, name, attempts, at_ms, reason: "Damaged".to_owned(), status_code: None }
+    let reason = LostReason::Damaged.as_str().to_owned();
+    DeadLetter { seq, name, attempts, at_ms, reason, status_code: None }
 }
 
 // === impl Book ===
