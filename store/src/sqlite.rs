@@ -252,12 +252,12 @@ impl Store for SqliteStore {
                 db.prepare_cached("SELECT seq FROM dead WHERE lane = ?1 AND seq > ?2 AND seq <= ?3")?;
             let places = statement
                 .query_map(params![lane, to_i64(after), to_i64(upto)], |row| row.get(0).map(to_seq))?;
-            Ok(places.collect::<Result<_, _>>()?)
+            places.collect()
         })
     }
 
     fn replays(&self) -> Result<Vec<ReplayProgress>, StoreError> {
-        self.with_reader(|db| Ok(replay::read(db)?))
+        self.with_reader(replay::read)
     }
 
     fn identity(&self) -> &str {

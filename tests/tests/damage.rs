@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
-
 use tidings_plan::WebhookPlan;
 use tidings_signature::SigningKey;
 use tidings_tests::client::get_json;
@@ -49,25 +47,15 @@ async fn dead_letters(sidecar: &Process, webhook: &str) -> Vec<(u64, String, Str
     letters
 }
 
-/// The numbers of the events that arrived.
-fn arrived(receiver: &Receiver) -> BTreeSet<usize> {
-    let number = |body: &[u8]| {
-        let body: serde_json::Value = serde_json::from_slice(body).unwrap();
-        body["createdAt"].as_str().unwrap()[1..].parse().unwrap()
-    };
-    receiver
-        .received()
-        .iter()
-        .filter(|one| one.header("webhook-id") != "")
-        .map(|one| number(&one.body))
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_event_is_a_dead_letter_and_all_others_are_delivered() {
     let [all, too, other] = [Receiver::start().await, Receiver::start().await, Receiver::start().await];
-    let down = |_: usize, _: &_| Reply::Status(503);
-    [&all, &too, &other].map(|receiver| receiver.now_answering(down));
+    let answer = |status| {
+        for receiver in [&all, &too, &other] {
+            receiver.now_answering(move |_, _| Reply::Status(status));
+        }
+    };
+    answer(503);
     let home = Home::default();
     home.put(&plan([
         webhook("all", &all),
@@ -86,26 +74,21 @@ async fn a_damaged_event_is_a_dead_letter_and_all_others_are_delivered() {
     for mark in ["number 1.", "number 25.", "number 39."] {
         damage(&home, mark, "no such text");
     }
-    let before = [&all, &too, &other].map(Receiver::count);
-    [&all, &too, &other].map(|receiver| receiver.now_answering(|_, _| Reply::Status(200)));
+    answer(200);
     let sidecar = home.start().await;
-    let damaged = BTreeSet::from([1, 25, 39]);
     for (name, delivered, dead) in [("shop/all", 37, 3), ("shop/too", 33, 3), ("shop/other", 4, 0)] {
         let is_over =
             |webhook: &serde_json::Value| webhook["pending"] == 0 && webhook["delivered"] == delivered;
         let status = sidecar.wait_webhook(name, "all others are delivered", is_over).await;
         assert_eq!(status["deadLettered"], dead, "{status}");
     }
-    let letters: Vec<_> =
-        damaged.iter().map(|seq| (*seq, "User.Created".to_owned(), "Damaged".to_owned())).collect();
+    let letters = [1, 25, 39].map(|seq| (seq, "User.Created".to_owned(), "Damaged".to_owned()));
     for name in ["shop/all", "shop/too"] {
         until(name, async || (dead_letters(&sidecar, name).await == letters).then_some(())).await;
     }
     assert_eq!(dead_letters(&sidecar, "shop/other").await, []);
     assert_eq!(sidecar.metric("tidings_store_damaged_events_total ").await, Some(3), "each counts once");
     assert!(sidecar.output().contains("an event of the log is damaged"), "{}", sidecar.output());
-    let new: BTreeSet<_> = arrived(&all).into_iter().collect();
-    assert!(all.count() > before[0] && new.is_superset(&(2..=24).collect()), "{new:?}");
     // It is over for them: another start finds nothing to do, and takes events.
     assert!(sidecar.terminate().await.0.success());
     let sidecar = home.start().await;
