@@ -32,6 +32,7 @@ static WEBHOOK: LazyLock<WebhookPlan> = LazyLock::new(|| WebhookPlan {
     endpoint: Endpoint {
         url: "https://example.com/hook".to_owned(),
         in_cluster: false,
+            addresses: None,
         headers: BTreeMap::new(),
         tls: Tls::default(),
     },

@@ -138,9 +138,13 @@ fn endpoint(subject: &Subject<'_>) -> Result<(), Finding> {
     let field = if endpoint.url.is_some() { "spec.endpoint.url" } else { "spec.endpoint.serviceRef" };
     let url = url_of(subject.namespace, endpoint)?;
     let Some(frame) = subject.frame else { return Ok(()) };
+    let in_cluster = endpoint.service_ref.is_some();
+    let mut addresses =
+        subject.resolved.and_then(|resolved| resolved.addresses.clone()).unwrap_or_default().into_iter();
     frame
         .egress
-        .judge_url(&url, endpoint.service_ref.is_some())
+        .judge_url(&url, in_cluster)
+        .and_then(|()| addresses.try_for_each(|address| frame.egress.judge(address, in_cluster)))
         .map_err(|blocked| Finding::new(Reason::AddressBlocked, field, blocked.to_string()))
 }
 

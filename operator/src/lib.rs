@@ -15,6 +15,8 @@ pub mod manifests;
 
 pub mod objects;
 
+pub mod services;
+
 mod resolve;
 
 mod check;

@@ -80,7 +80,7 @@ impl Schemas {
         let schema = match kind {
             Kind::AuthServer => &self.auth_server,
             Kind::Webhook => &self.webhook,
-            Kind::Secret | Kind::Namespace => return Vec::new(),
+            Kind::Secret | Kind::Namespace | Kind::Service => return Vec::new(),
         };
         let findings = schema::judge(&schema.structural, value);
         if !findings.is_empty() {

@@ -18,6 +18,7 @@ use tidings_plan::{ObjectName, dns};
 
 use crate::lint::Schemas;
 use crate::reason::Place;
+use crate::services::Service;
 use crate::{Finding, Objects, Reason};
 use document::Document;
 
@@ -45,6 +46,8 @@ pub enum Kind {
     Secret,
     /// A Namespace, for its labels.
     Namespace,
+    /// A Service.
+    Service,
 }
 
 /// Where an object stands.
@@ -125,6 +128,7 @@ impl Kind {
             Self::Webhook => "Webhook",
             Self::Secret => "Secret",
             Self::Namespace => "Namespace",
+            Self::Service => "Service",
         }
     }
 
@@ -134,6 +138,7 @@ impl Kind {
             ("tidings.dev/v1alpha1", "AuthServer") => Some(Self::AuthServer),
             ("v1", "Secret") => Some(Self::Secret),
             ("v1", "Namespace") => Some(Self::Namespace),
+            ("v1", "Service") => Some(Self::Service),
             _ => None,
         }
     }
@@ -263,6 +268,9 @@ impl Loaded {
             Kind::AuthServer => typed::<AuthServer>(value)
                 .map(|server| drop(objects.auth_servers.insert(name.clone(), server))),
             Kind::Secret => typed::<Secret>(value).map(|secret| objects.add_secret(name.clone(), secret)),
+            Kind::Service => typed::<k8s_openapi::api::core::v1::Service>(value).map(|service| {
+                objects.services.put(name.clone(), Service::from(&service));
+            }),
             Kind::Namespace => {
                 let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
                 let labels =

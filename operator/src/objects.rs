@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use tidings_crds::{AuthServer, Webhook};
 use tidings_plan::{ObjectName, SecretText};
 
+use crate::services::Services;
 /// The most bytes of a signing key or a header's value.
 pub const KEY_BYTES: usize = 32 << 10;
 
@@ -33,6 +34,8 @@ pub struct Objects {
     pub webhooks: BTreeMap<ObjectName, Webhook>,
     /// The Secrets' texts.
     pub secrets: BTreeMap<ObjectName, Texts>,
+    /// The Services, and the addresses behind them.
+    pub services: Services,
     /// The namespaces' labels.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }

@@ -202,6 +202,15 @@ reasons! {
     /// A Secret lacks the key.
     SecretKeyNotFound in [Accepted, ResolvedRefs, Ready, Lint]:
         "Put the key that the message names into the Secret, or name another key; of an AuthServer it stands in Accepted.",
+    /// The Service is not there.
+    ServiceNotFound in [ResolvedRefs, Ready, Lint]:
+        "Create the Service in the Webhook's own namespace, or name another; the Webhook follows by itself.",
+    /// The Service does not have the port.
+    ServicePortNotFound in [ResolvedRefs, Ready, Lint]:
+        "Name one of the Service's TCP ports in spec.endpoint.serviceRef.port; the message lists them.",
+    /// The Service stands for addresses that somebody chose, not for Pods of its namespace.
+    ServiceNotAllowed in [ResolvedRefs, Ready, Lint]:
+        "Give the Service a selector and delete EndpointSlices of one's own making, as the message tells, or write the address in spec.endpoint.url, which the AuthServer's egress rules govern.",
     /// The signing key cannot be used.
     InvalidSigningKey in [Accepted, Ready, Lint]:
         "Put a new key into the Secret, as from openssl rand -base64 32; what follows whsec_ must be base64.",

@@ -29,7 +29,7 @@ pub(crate) fn webhook(
     resolved: &Resolved,
     frame: &Frame,
 ) -> WebhookPlan {
-    let Resolved { signing_keys, headers, tls } = resolved.clone();
+    let Resolved { signing_keys, headers, tls, addresses } = resolved.clone();
     let spec = &webhook.spec;
     WebhookPlan {
         webhook: name.clone(),
@@ -40,6 +40,7 @@ pub(crate) fn webhook(
             // What is rendered was checked before.
             url: url_of(&name.namespace, &spec.endpoint).map(String::from).unwrap_or_default(),
             in_cluster: spec.endpoint.service_ref.is_some(),
+            addresses,
             headers,
             tls,
         },

@@ -4,6 +4,7 @@
 //! field. A Secret is always of the object's own namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use tidings_crds::{
     AuthServer, AuthServerSpec, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, Selector,
@@ -38,6 +39,8 @@ pub(crate) struct Resolved {
     pub(crate) signing_keys: Vec<SecretText>,
     pub(crate) headers: BTreeMap<String, SecretText>,
     pub(crate) tls: Tls,
+    /// What may be dialled for a Service; `None` for a URL, and where no cluster tells.
+    pub(crate) addresses: Option<Vec<IpAddr>>,
 }
 
 /// Resolves an `AuthServer`; every finding at once.
@@ -61,7 +64,7 @@ pub(crate) fn auth_server(
     if let Some(generic) = &spec.generic {
         findings.extend(point(&mut ingest, generic));
     }
-    let mut egress = Egress::default();
+    let mut egress = Egress { control_plane: objects.services.control_plane(), ..Egress::default() };
     if let Some(spec) = &spec.egress {
         egress.allow_insecure = spec.allow_insecure;
         findings.extend(cidrs(&spec.allow, "spec.egress.allow", &mut egress.allow));
@@ -107,7 +110,23 @@ pub(crate) fn webhook(objects: &Objects, name: &ObjectName, webhook: &Webhook) -
         signing_keys: secret.signing_keys(&spec.secret_ref, "spec.secretRef")?,
         headers: secret.headers(&spec.endpoint)?,
         tls: secret.tls(spec.endpoint.tls.as_ref())?,
+        addresses: addresses(objects, name, &spec.endpoint)?,
     })
+}
+
+fn addresses(
+    objects: &Objects,
+    name: &ObjectName,
+    endpoint: &EndpointSpec,
+) -> Result<Option<Vec<IpAddr>>, Finding> {
+    let Some(service) = &endpoint.service_ref else { return Ok(None) };
+    objects.services.resolve(&ObjectName::new(&name.namespace, &service.name), service.port)
+}
+
+/// The Service that a Webhook refers to.
+pub(crate) fn service_of(webhook: &ObjectName, spec: &WebhookSpec) -> Option<ObjectName> {
+    let service = spec.endpoint.service_ref.as_ref()?;
+    Some(ObjectName::new(&webhook.namespace, &service.name))
 }
 
 /// What an object refers to: the names of Secrets, and the keys in each.

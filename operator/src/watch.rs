@@ -11,7 +11,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStream, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Pod as KubePod, Secret, Service as KubeService};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
@@ -24,12 +25,22 @@ use tidings_plan::ObjectName;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::services::{Keeper, Service, Slice};
 use crate::surface::Problems;
 use crate::world::change::{Change, Kind, Object, Pod, Unreadable};
 use crate::world::name_of;
 
 /// The longest wait before a watch is tried again: an API server that is back is seen within it.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// The slices that the control plane made of a selector, for Services that have no address of their own: of
+/// others it is enough to know that they are the control plane's.
+const POD_SLICES: &str =
+    "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io,service.kubernetes.io/headless";
+
+/// The slices that somebody else made.
+const FOREIGN_SLICES: &str =
+    "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io,kubernetes.io/service-name";
 
 /// Where objects are watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +71,16 @@ struct Feed {
 impl Scope {
     /// The lists that make the model complete.
     pub fn lists(&self) -> Vec<(Kind, Option<String>)> {
-        let kinds = [Kind::AuthServer, Kind::Webhook, Kind::Report, Kind::Replay, Kind::Secret];
+        let kinds = [
+            Kind::AuthServer,
+            Kind::Webhook,
+            Kind::Report,
+            Kind::Replay,
+            Kind::Secret,
+            Kind::Service,
+            Kind::PodSlice,
+            Kind::ForeignSlice,
+        ];
         let places = self.places();
         let all = kinds.into_iter().flat_map(|kind| places.iter().map(move |place| (kind, place.clone())));
         // Without rights in the cluster the labels of namespaces cannot be had.
@@ -96,6 +116,9 @@ pub fn start(
                 Kind::Replay => feed.guarded(client, |object| Object::Replay(Box::new(object))).await,
                 Kind::Secret => feed.secrets(client).await,
                 Kind::Namespace => feed.namespaces(client).await,
+                Kind::Service => feed.services(client).await,
+                Kind::PodSlice => feed.slices(client, POD_SLICES, Keeper::ControlPlane).await,
+                Kind::ForeignSlice => feed.slices(client, FOREIGN_SLICES, Keeper::Somebody).await,
             }
         });
     }
@@ -158,6 +181,23 @@ impl Feed {
         .await;
     }
 
+    async fn services(self, client: Client) {
+        let stream = watcher(self.api::<KubeService>(client), watcher::Config::default());
+        self.follow(stream, |service: KubeService| {
+            Object::Service(name_of(&service.metadata), Service::from(&service))
+        })
+        .await;
+    }
+
+    async fn slices(self, client: Client, labels: &str, keeper: Keeper) {
+        let config = watcher::Config::default().labels(labels);
+        let stream = watcher(self.api::<EndpointSlice>(client), config);
+        self.follow(stream, move |slice: EndpointSlice| {
+            Object::Slice(name_of(&slice.metadata), Slice::new(&slice, keeper))
+        })
+        .await;
+    }
+
     /// Passes a watch on, for ever; a model that is gone ends it.
     async fn follow<S, K>(self, stream: S, object: impl Fn(K) -> Object + Send)
     where
@@ -216,6 +256,9 @@ impl Feed {
             Kind::Replay => "webhookreplays.tidings.dev",
             Kind::Secret => "secrets",
             Kind::Namespace => "namespaces",
+            Kind::Service => "services",
+            Kind::PodSlice => "endpointslices.discovery.k8s.io of headless Services",
+            Kind::ForeignSlice => "endpointslices.discovery.k8s.io that the control plane did not make",
         };
         match &self.namespace {
             Some(namespace) => format!("{kind} in namespace {namespace}"),

@@ -14,6 +14,7 @@ pub mod change;
 mod queue;
 mod replays;
 mod secrets;
+mod services;
 mod shares;
 mod sidecars;
 mod sources;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 use tidings_crds::{AuthServer, Webhook, WebhookReplay};
 use tidings_plan::{ObjectName, Plan, WebhookPlan, shards};
 
+use crate::services::Services;
 use crate::{
     Finding, Judged, JudgedServer, Objects, judge_server, judge_webhook, named, names, render_plan, resolve,
 };
@@ -47,6 +49,8 @@ pub struct World {
     secrets: BTreeMap<ObjectName, SecretState>,
     /// Which objects refer to a Secret, and to which of its keys.
     users: HashMap<ObjectName, BTreeMap<User, BTreeSet<String>>>,
+    /// Which Webhooks refer to a Service.
+    service_users: HashMap<ObjectName, BTreeSet<ObjectName>>,
     servers: BTreeMap<ObjectName, Server>,
     webhooks: BTreeMap<ObjectName, Entry>,
     waiting: BTreeSet<(Kind, Option<String>)>,
@@ -90,6 +94,7 @@ struct Server {
 struct Entry {
     server: ObjectName,
     secrets: Wants,
+    service: Option<ObjectName>,
     judged: Option<Judged>,
     plan: Option<WebhookPlan>,
     /// Whether its namespace has room for it.
@@ -103,7 +108,11 @@ struct Entry {
 impl World {
     /// A model that is complete once each of these lists has come: a kind and its namespace, or the cluster.
     pub fn waiting_for(lists: impl IntoIterator<Item = (Kind, Option<String>)>) -> Self {
-        Self { waiting: lists.into_iter().collect(), ..Self::default() }
+        let mut world = Self { waiting: lists.into_iter().collect(), ..Self::default() };
+        if world.waiting.iter().any(|(kind, _)| *kind == Kind::Service) {
+            world.objects.services = Services::of_a_cluster();
+        }
+        world
     }
 
     /// Whether everything was listed once.
@@ -206,6 +215,8 @@ impl World {
             Object::Replay(replay) => self.put_replay(*replay),
             Object::Secret(name, version) => self.put_secret(name, version),
             Object::Namespace(name, labels) => self.put_namespace(name, labels),
+            Object::Service(name, service) => self.put_service(name, service),
+            Object::Slice(name, slice) => self.put_slice(&name, slice),
             Object::Unreadable(kind, unreadable) => self.put_unreadable(kind, unreadable),
         }
     }
@@ -254,6 +265,7 @@ impl World {
         self.dirty.statuses.insert((Kind::Webhook, name.clone()));
         let server = names(&webhook, &name);
         let secrets = secrets::wants(&name, resolve::secrets_of(&webhook.spec));
+        let service = resolve::service_of(&name, &webhook.spec);
         let before = self.objects.webhooks.insert(name.clone(), webhook);
         let webhook = &self.objects.webhooks[&name];
         if let Some(before) = &before {
@@ -282,6 +294,7 @@ impl World {
         let entry = self.webhooks.entry(name.clone()).or_insert_with(|| Entry {
             server: server.clone(),
             secrets: Wants::new(),
+            service: None,
             judged: None,
             plan: None,
             share: Ok(()),
@@ -289,6 +302,8 @@ impl World {
         });
         (entry.server, entry.secrets) = (server, secrets);
         self.dirty.shares.insert((entry.server.clone(), name.namespace.clone()));
+        let old_service = std::mem::replace(&mut entry.service, service.clone());
+        self.refer_to_service(&name, old_service.as_ref(), service);
         self.replays_of(&name);
         self.dirty.webhooks.insert(name);
     }
@@ -306,6 +321,7 @@ impl World {
     fn forget_webhook(&mut self, name: &ObjectName) {
         if let Some(entry) = self.webhooks.remove(name) {
             self.refer(&User::Webhook(name.clone()), &entry.secrets, &Wants::new());
+            self.refer_to_service(name, entry.service.as_ref(), None);
             self.leave(name, &entry.server);
         }
     }
@@ -355,6 +371,8 @@ impl World {
                 }
             }
             Kind::Namespace => drop(self.objects.namespaces.remove(&name.name)),
+            Kind::Service => self.service_gone(name),
+            Kind::PodSlice | Kind::ForeignSlice => self.slice_gone(kind, name),
         }
     }
 
@@ -378,6 +396,8 @@ impl World {
             Kind::Replay => self.replays.keys().cloned().collect(),
             Kind::Secret => self.secrets.keys().cloned().collect(),
             Kind::Namespace => self.objects.namespaces.keys().map(|name| ObjectName::new("", name)).collect(),
+            Kind::Service => self.objects.services.names().cloned().collect(),
+            Kind::PodSlice | Kind::ForeignSlice => self.slices_of_kind(kind),
         };
         let unreadable = self.unreadable.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone());
         let gone: Vec<_> = known

@@ -257,7 +257,7 @@ fn resource(kind: Kind) -> ApiResource {
     match kind {
         Kind::AuthServer => ApiResource::erase::<AuthServer>(&()),
         Kind::Replay => ApiResource::erase::<WebhookReplay>(&()),
-        Kind::Webhook | Kind::Report | Kind::Secret | Kind::Namespace => ApiResource::erase::<Webhook>(&()),
+        _ => ApiResource::erase::<Webhook>(&()),
     }
 }
 

@@ -118,3 +118,33 @@ proptest! {
         prop_assert!(report.objects > 0 || !report.errors.is_empty());
     }
 }
+
+#[test]
+fn a_service_among_the_manifests_is_checked_and_one_that_is_not_is_left_to_the_cluster() {
+    let team = "apiVersion: tidings.dev/v1alpha1\nkind: AuthServer\nmetadata: {name: logto, namespace: a}\nspec: {}\n---\n\
+        apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: a}\nstringData: {signingKey: whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD}\n---\n\
+        apiVersion: tidings.dev/v1alpha1\nkind: Webhook\nmetadata: {name: w, namespace: a}\nspec:\n  authServerRef: {name: logto}\n  events: [PostSignIn]\n  secretRef: {name: s}\n  endpoint:\n    serviceRef: {name: mailer, port: 80}\n---\n";
+    let service = |spec: &str| {
+        format!(
+            "{team}apiVersion: v1\nkind: Service\nmetadata: {{name: mailer, namespace: a}}\nspec: {spec}\n"
+        )
+    };
+    let cases = [
+        (team.to_owned(), None),
+        (service("{selector: {app: mailer}, ports: [{port: 80}]}"), None),
+        (service("{selector: {app: mailer}, ports: [{port: 81}]}"), Some(Reason::ServicePortNotFound)),
+        (service("{type: ExternalName, externalName: x.example.com}"), Some(Reason::ServiceNotAllowed)),
+        (service("{ports: [{port: 80}]}"), Some(Reason::ServiceNotAllowed)),
+    ];
+    for (text, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("all.yaml"), &text).unwrap();
+        let report = lint(&[folder.path().to_owned()]);
+        let found: Vec<_> = report.errors.iter().map(|found| (found.finding.reason, found.line)).collect();
+        assert_eq!(found.first().map(|(reason, _)| *reason), expected, "{text}: {found:?}");
+        assert!(
+            found.iter().all(|(_, line)| (11..=20).contains(line)),
+            "at the Webhook's serviceRef: {found:?}"
+        );
+    }
+}

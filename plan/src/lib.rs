@@ -22,6 +22,7 @@ pub mod shards;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -136,6 +137,11 @@ pub struct Endpoint {
     /// True when the endpoint is a Service of the Webhook's own namespace: private addresses and
     /// plain http are then in order.
     pub in_cluster: bool,
+    /// What may be dialled for such a Service, in place of what its name resolves to; empty while it has no
+    /// address. `None` where nobody resolved it: in a plan of manifests alone, and in one of an operator that
+    /// does not do so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<IpAddr>>,
     /// Headers of the user's own; names in lower case.
     pub headers: BTreeMap<String, SecretText>,
     /// TLS material of the user's own.

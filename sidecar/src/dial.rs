@@ -23,6 +23,7 @@ mod trace;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -76,6 +77,7 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct ConnectorKey {
     in_cluster: bool,
+    addresses: Option<Arc<[IpAddr]>>,
     https: bool,
     tls: Tls,
 }
@@ -185,7 +187,7 @@ impl Dialer {
     /// The way to an endpoint of a Webhook of this namespace; checks its URL, and the address where the URL
     /// holds one. What is open to a Service of the namespace alone is open to no other host.
     pub fn client_for(&self, namespace: &str, endpoint: &Endpoint) -> Result<EndpointClient, DialError> {
-        let Endpoint { url, in_cluster, headers, tls } = endpoint;
+        let Endpoint { url, in_cluster, addresses, headers, tls } = endpoint;
         let url = Url::parse(url)?;
         if *in_cluster && !url.domain().is_some_and(|host| dns::is_service_of(namespace, host)) {
             return Err(DialError::NotAService { namespace: namespace.to_owned() });
@@ -206,7 +208,9 @@ impl Dialer {
         if let Ok(host) = HeaderValue::from_str(&authority) {
             made.insert(header::HOST, host);
         }
-        let key = ConnectorKey { in_cluster: *in_cluster, https: url.scheme() == "https", tls: tls.clone() };
+        let addresses = addresses.as_deref().filter(|_| *in_cluster).map(Arc::from);
+        let https = url.scheme() == "https";
+        let key = ConnectorKey { in_cluster: *in_cluster, addresses, https, tls: tls.clone() };
         let connector = self.connector(key)?;
         Ok(EndpointClient {
             namespace: namespace.into(),
@@ -233,6 +237,7 @@ impl Dialer {
         let mut tcp = HttpConnector::new_with_resolver(JudgingResolver::new(
             Arc::clone(&self.0.egress),
             key.in_cluster,
+            key.addresses.clone(),
         ));
         // The policy has judged the scheme; TLS goes on top of it.
         tcp.enforce_http(false);

@@ -46,6 +46,7 @@ pub fn webhook_to(name: &str, url: &str) -> WebhookPlan {
         endpoint: Endpoint {
             url: url.to_owned(),
             in_cluster: false,
+            addresses: None,
             headers: BTreeMap::new(),
             tls: Tls::default(),
         },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, Issuer, KeyPair};
-use tidings_plan::{SecretText, Tls, WebhookPlan};
+use tidings_plan::{Endpoint, SecretText, Tls, WebhookPlan};
 use tidings_signature::SigningKey;
 use tidings_tests::capture;
 use tidings_tests::plan::{Change as _, plan, webhook, webhook_to};
@@ -312,6 +312,52 @@ async fn a_plan_cannot_call_another_host_a_service_of_the_namespace() {
     assert_eq!(sidecar.metric("tidings_plan_webhooks_rejected").await, Some(hosts.len() as u64));
     assert_eq!(sidecar.sender().await.send(&capture::of_event("PostSignIn")).await.status, 200);
     assert!(receiver.received().is_empty());
+}
+
+/// A Service of the own namespace, at the addresses that the plan has for it.
+fn service_at(url: &str, addresses: &[&str]) -> WebhookPlan {
+    let mut webhook = webhook_to("hostile", url);
+    webhook.endpoint.in_cluster = true;
+    webhook.endpoint.addresses = Some(addresses.iter().map(|text| text.parse().unwrap()).collect());
+    webhook
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_dialled_at_the_plans_addresses_under_its_own_name() {
+    let receiver = Receiver::start().await;
+    let url = format!("http://mailer.shop.svc:{}/hook", receiver.port());
+    let home = Home::default();
+    home.put(&plan([service_at(&url, &["127.0.0.1"])]));
+    let sidecar = home.start().await;
+    assert_eq!(sidecar.sender().await.send(&capture::of_event("PostSignIn")).await.status, 200);
+    let received = receiver.wait_for(1).await;
+    assert_eq!(received[0].header("host"), format!("mailer.shop.svc:{}", receiver.port()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_services_certificate_is_checked_for_the_services_name() {
+    let authority = Authority::new();
+    let address = authority.serve("mailer.shop.svc", 0).await;
+    let url = format!("https://mailer.shop.svc:{}/", address.port());
+    let mut webhook = trusting(&authority, &url, None);
+    webhook.endpoint = Endpoint { tls: webhook.endpoint.tls, ..service_at(&url, &["127.0.0.1"]).endpoint };
+    let home = Home::default();
+    home.put(&plan([webhook]));
+    let sidecar = home.start().await;
+    assert_eq!(sidecar.sender().await.send(&capture::of_event("PostSignIn")).await.status, 200);
+    sidecar.wait_webhook("shop/hostile", "delivered", |webhook| webhook["delivered"] == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plans_addresses_of_a_service_are_checked_as_any_others() {
+    // 127.0.0.0/8 alone is open to these tests: another loopback address is not.
+    fails(service_at("http://mailer.shop.svc:9/", &["::1", "169.254.169.254"]), "AddressBlocked", "Dns")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_without_a_ready_pod_waits_for_one() {
+    fails(service_at("http://mailer.shop.svc:9/", &[]), "DnsFailed", "Dns").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

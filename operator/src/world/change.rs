@@ -7,6 +7,7 @@ use tidings_crds::{AuthServer, DeliveryReport, Webhook, WebhookReplay};
 use tidings_plan::{ObjectName, Plan};
 
 use crate::objects::Texts;
+use crate::services::{Keeper, Service, Slice};
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +24,23 @@ pub enum Kind {
     Secret,
     /// The metadata of namespaces.
     Namespace,
+    /// Services.
+    Service,
+    /// `EndpointSlices` of headless Services, made by the control plane.
+    PodSlice,
+    /// `EndpointSlices` that somebody else made.
+    ForeignSlice,
+}
+
+impl Kind {
+    /// Who keeps the slices of this kind, where it is one of slices.
+    pub fn keeper(self) -> Option<Keeper> {
+        match self {
+            Self::PodSlice => Some(Keeper::ControlPlane),
+            Self::ForeignSlice => Some(Keeper::Somebody),
+            _ => None,
+        }
+    }
 }
 
 /// One change.
@@ -65,6 +83,10 @@ pub enum Object {
     Replay(Box<WebhookReplay>),
     /// A Secret's version.
     Secret(ObjectName, String),
+    /// A Service.
+    Service(ObjectName, Service),
+    /// An `EndpointSlice`.
+    Slice(ObjectName, Slice),
     /// A namespace's labels.
     Namespace(String, BTreeMap<String, String>),
     /// An object that does not fit the types, as one that was stored under an older schema.

@@ -69,7 +69,7 @@ impl Desired {
 impl World {
     /// The status of an object, where it is not as it should be.
     pub(super) fn desired(&mut self, kind: Kind, name: &ObjectName, now: Timestamp) -> Option<Desired> {
-        if matches!(kind, Kind::Report | Kind::Secret | Kind::Namespace) {
+        if !matches!(kind, Kind::Webhook | Kind::AuthServer | Kind::Replay) {
             return None;
         }
         if let Some(unreadable) = self.unreadable.get(&(kind, name.clone())) {
@@ -79,7 +79,7 @@ impl World {
             Kind::Webhook => self.of_webhook(name, now),
             Kind::AuthServer => self.of_server(name, now),
             Kind::Replay => self.of_replay(name, now),
-            Kind::Report | Kind::Secret | Kind::Namespace => None,
+            _ => None,
         }
     }
 

@@ -206,7 +206,7 @@ fn typed(kind: Kind, object: Value) -> Object {
         Kind::Webhook => Object::Webhook(serde_json::from_value(object).unwrap()),
         Kind::Report => Object::Report(serde_json::from_value(object).unwrap()),
         Kind::Replay => Object::Replay(serde_json::from_value(object).unwrap()),
-        Kind::Secret | Kind::Namespace => unreachable!("these have no object"),
+        _ => unreachable!("these have no object"),
     }
 }
 

@@ -22,4 +22,5 @@ mod replays;
 mod rights;
 mod rotation;
 mod sequences;
+mod services;
 mod stage;

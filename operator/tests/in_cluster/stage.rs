@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use kube::Client;
 use kube::api::{
@@ -190,6 +191,21 @@ impl Stage {
     /// The auth server's Secrets, its plan among them.
     pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.admin(), &self.auth)
+    }
+
+    /// The team's Services.
+    pub(crate) fn services(&self) -> Api<Service> {
+        Api::namespaced(self.admin(), &self.shop)
+    }
+
+    /// The team's `EndpointSlices`.
+    pub(crate) fn slices(&self) -> Api<EndpointSlice> {
+        Api::namespaced(self.admin(), &self.shop)
+    }
+
+    /// The team's Pods.
+    pub(crate) fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.admin(), &self.shop)
     }
 
     /// The sidecars' reports.

@@ -14,6 +14,7 @@ pub(super) fn webhook(at: usize) -> WebhookPlan {
         endpoint: Endpoint {
             url: format!("https://example.com/{at}"),
             in_cluster: false,
+            addresses: None,
             headers: BTreeMap::new(),
             tls: Tls::default(),
         },

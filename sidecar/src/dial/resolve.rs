@@ -30,6 +30,8 @@ pub(super) struct Forbidden(pub(super) Blocked);
 pub(super) struct JudgingResolver {
     egress: Arc<Egress>,
     in_cluster: bool,
+    /// What a name stands for, where the plan has it.
+    addresses: Option<Arc<[IpAddr]>>,
 }
 
 type Answer = Result<std::vec::IntoIter<SocketAddr>, Box<dyn std::error::Error + Send + Sync>>;
@@ -37,8 +39,8 @@ type Answer = Result<std::vec::IntoIter<SocketAddr>, Box<dyn std::error::Error +
 // === impl JudgingResolver ===
 
 impl JudgingResolver {
-    pub(super) fn new(egress: Arc<Egress>, in_cluster: bool) -> Self {
-        Self { egress, in_cluster }
+    pub(super) fn new(egress: Arc<Egress>, in_cluster: bool, addresses: Option<Arc<[IpAddr]>>) -> Self {
+        Self { egress, in_cluster, addresses }
     }
 }
 
@@ -52,16 +54,31 @@ impl Service<Name> for JudgingResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let (egress, in_cluster) = (Arc::clone(&self.egress), self.in_cluster);
+        let Self { egress, in_cluster, addresses } = self.clone();
         Box::pin(async move {
             reached(Phase::Dns);
-            let found = LOOKUPS.find(name.as_str(), &namespace()).await;
-            let found = found.map_err(|error| Unresolved(error.to_string()))?;
+            let found = match addresses {
+                Some(addresses) => planned(addresses)?,
+                None => look_up(&name).await?,
+            };
             let passed = judge(&egress, in_cluster, &found)?;
             reached(Phase::Connect);
             Ok(passed.into_iter())
         })
     }
+}
+
+/// The addresses of a Service as the plan has them: nobody is asked.
+fn planned(addresses: Arc<[IpAddr]>) -> Result<Arc<[IpAddr]>, Unresolved> {
+    match &*addresses {
+        [] => Err(Unresolved("no Pod of the Service is ready".to_owned())),
+        _ => Ok(addresses),
+    }
+}
+
+async fn look_up(name: &Name) -> Result<Arc<[IpAddr]>, Unresolved> {
+    let found = LOOKUPS.find(name.as_str(), &namespace()).await;
+    found.map_err(|error| Unresolved(error.to_string()))
 }
 
 /// The addresses that may be dialled; an error when there is none.

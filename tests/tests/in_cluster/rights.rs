@@ -27,11 +27,13 @@ fn operator_may<'a>(stage: &'a Stage, lease: &'a str) -> Vec<Line<'a>> {
     let (system, auth, shop) = (stage.system.as_str(), stage.auth.as_str(), stage.shop.as_str());
     let places = [auth, shop];
     let read = KINDS.into_iter().chain(["secrets"]).map(|kind| ("get list watch", kind));
+    let seen = ["services", "endpointslices.discovery.k8s.io"].map(|kind| ("list watch", kind));
     let write =
         STATUSES.into_iter().map(|kind| ("patch", kind)).chain([("create patch", "events.events.k8s.io")]);
     // One that is complete goes after its time.
     let write = write.chain([("delete", "webhookreplays.tidings.dev")]);
-    let here = read.chain(write).flat_map(|(verbs, kind)| places.map(|place| (verbs, kind, place)));
+    let here =
+        read.chain(seen).chain(write).flat_map(|(verbs, kind)| places.map(|place| (verbs, kind, place)));
     let named = [
         ("create", "secrets", auth),
         ("update delete", "secrets:tidings-plan-logto", auth),
@@ -53,6 +55,9 @@ fn operator_may_not(stage: &Stage) -> Vec<Line<'_>> {
         _ => ("create update patch delete deletecollection", kind),
     });
     let nowhere = [
+        ("get create update patch delete", "services"),
+        ("get create update patch delete", "endpointslices.discovery.k8s.io"),
+        ("get list create update", "endpoints"),
         ("update patch deletecollection", "secrets"),
         ("update", "webhooks.tidings.dev/status"),
         ("create update patch delete get", "pods"),
@@ -97,7 +102,11 @@ async fn in_the_whole_cluster_the_operator_may_read_everywhere_and_write_what_is
     let operator = stage.plane.client_of(&stage.system, &stage.operator()).await;
     let lease = format!("leases.coordination.k8s.io:{}", stage.operator());
     let everywhere = KINDS.into_iter().chain(["secrets"]).map(|kind| ("get list watch", kind, ""));
-    let whole = everywhere.chain([("list watch", "namespaces", "")]);
+    let whole = everywhere.chain([
+        ("list watch", "namespaces", ""),
+        ("list watch", "services", ""),
+        ("list watch", "endpointslices.discovery.k8s.io", ""),
+    ]);
     let allowed: Vec<_> = operator_may(&stage, &lease).into_iter().chain(whole).collect();
     assert_rights(&operator, &allowed, &operator_may_not(&stage)).await;
 }
@@ -112,6 +121,9 @@ async fn in_listed_namespaces_the_operator_may_touch_no_other_one_and_nothing_of
     let writes =
         STATUSES.into_iter().map(|kind| ("patch", kind)).chain([("create patch", "events.events.k8s.io")]);
     let unseen = reads.chain(writes).flat_map(|(verbs, kind)| elsewhere.map(|place| (verbs, kind, place)));
+    let seen = ["services", "endpointslices.discovery.k8s.io"];
+    let unseen =
+        unseen.chain(seen.into_iter().flat_map(|kind| elsewhere.map(|place| ("list watch", kind, place))));
     let unseen = unseen.chain([("get list watch", "namespaces", "")]);
     let refused: Vec<_> = operator_may_not(&stage).into_iter().chain(unseen).collect();
     assert_rights(&operator, &operator_may(&stage, &lease), &refused).await;

@@ -35,6 +35,7 @@ pub(crate) fn webhook(name: &str, pattern: &str, to: SocketAddr) -> WebhookPlan 
         endpoint: Endpoint {
             url: format!("http://{to}/hook"),
             in_cluster: false,
+            addresses: None,
             headers: std::collections::BTreeMap::new(),
             tls: Tls::default(),
         },
