@@ -269,7 +269,7 @@ impl Loaded {
                 .map(|server| drop(objects.auth_servers.insert(name.clone(), server))),
             Kind::Secret => typed::<Secret>(value).map(|secret| objects.add_secret(name.clone(), secret)),
             Kind::Service => typed::<k8s_openapi::api::core::v1::Service>(value).map(|service| {
-                objects.services.put(name.clone(), Service::from(&service));
+                objects.services.put(name, Service::from(&service));
             }),
             Kind::Namespace => {
                 let labels = value["metadata"]["labels"].as_object().into_iter().flatten();

@@ -86,9 +86,10 @@ impl Services {
     }
 
     /// Takes a Service; whether it differs from what was known.
-    pub fn put(&mut self, name: ObjectName, service: Service) -> bool {
-        let before = self.services.insert(name.clone(), service);
-        before.as_ref() != self.services.get(&name)
+    pub fn put(&mut self, name: &ObjectName, service: Service) -> bool {
+        let is_another = self.services.get(name) != Some(&service);
+        self.services.insert(name.clone(), service);
+        is_another
     }
 
     /// A Service is gone; whether it was known.

@@ -215,7 +215,7 @@ impl World {
             Object::Replay(replay) => self.put_replay(*replay),
             Object::Secret(name, version) => self.put_secret(name, version),
             Object::Namespace(name, labels) => self.put_namespace(name, labels),
-            Object::Service(name, service) => self.put_service(name, service),
+            Object::Service(name, service) => self.put_service(&name, service),
             Object::Slice(name, slice) => self.put_slice(&name, slice),
             Object::Unreadable(kind, unreadable) => self.put_unreadable(kind, unreadable),
         }

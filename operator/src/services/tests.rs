@@ -30,7 +30,7 @@ fn slice(service: &str, keeper: Keeper, addresses: &[&str]) -> Slice {
 
 fn with(service: Service) -> Services {
     let mut services = Services::of_a_cluster();
-    services.put(mailer(), service);
+    services.put(&mailer(), service);
     services
 }
 
@@ -97,17 +97,17 @@ fn a_headless_service_is_dialled_at_its_ready_pods_and_nowhere_while_there_is_no
 fn without_a_cluster_a_manifest_is_validated_and_no_address_is_known() {
     let mut services = Services::default();
     assert_eq!(services.resolve(&mailer(), 80), Ok(None));
-    services.put(mailer(), service(&json!({ "clusterIPs": null })));
+    services.put(&mailer(), service(&json!({ "clusterIPs": null })));
     assert_eq!(services.resolve(&mailer(), 80), Ok(None));
     assert_eq!(reason(&services, 81), Reason::ServicePortNotFound);
-    services.put(mailer(), service(&json!({ "type": "ExternalName" })));
+    services.put(&mailer(), service(&json!({ "type": "ExternalName" })));
     assert_eq!(reason(&services, 80), Reason::ServiceNotAllowed);
 }
 
 #[test]
 fn the_api_servers_addresses_are_its_services_and_those_behind_it() {
     let mut services = Services::of_a_cluster();
-    services.put(api_server(), service(&json!({ "clusterIPs": ["10.96.0.1"], "selector": null })));
+    services.put(&api_server(), service(&json!({ "clusterIPs": ["10.96.0.1"], "selector": null })));
     let slice = slice("kubernetes", Keeper::Somebody, &["192.0.2.1"]);
     services.put_slice(&ObjectName::new("default", "kubernetes"), slice);
     let addresses: Vec<_> = services.control_plane().iter().map(IpAddr::to_string).collect();

@@ -12,9 +12,9 @@ use crate::services::{Service, Services, Slice};
 // === impl World ===
 
 impl World {
-    pub(super) fn put_service(&mut self, name: ObjectName, service: Service) {
-        if self.objects.services.put(name.clone(), service) {
-            self.service_changed(&name);
+    pub(super) fn put_service(&mut self, name: &ObjectName, service: Service) {
+        if self.objects.services.put(name, service) {
+            self.service_changed(name);
         }
     }
 
