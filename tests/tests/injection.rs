@@ -8,6 +8,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "injection/platform.rs"]
+mod platform;
+
 use std::process::Command;
 
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
@@ -257,10 +260,19 @@ async fn whatever_the_values_are_the_server_takes_the_policy() {
     let env = json!([{"name": "HTTPS_PROXY", "valueFrom": key}, {"name": "QUOTED", "value": "\"it's\\\n"}]);
     let resources =
         json!({"limits": {"cpu": 0.5, "ephemeral-storage": "2Gi"}, "requests": {"cpu": 1, "memory": "1Gi"}});
-    let values = [format!("sidecar.env={env}"), format!("sidecar.resources={resources}")];
-    let [env, resources] = values.each_ref().map(String::as_str);
+    let values = [
+        format!("sidecar.extraEnv={env}"),
+        format!("sidecar.resources={resources}"),
+        format!("sidecar.extraVolumes={}", platform::volumes_of_all_kinds()),
+        r#"sidecar.extraVolumeMounts=[{"name": "trust", "mountPath": "/trust", "readOnly": true}]"#
+            .to_owned(),
+        r#"sidecar.extraArgs=["--log=\"quoted\""]"#.to_owned(),
+        r#"global.imagePullSecrets=["mirror", {"name": "second"}]"#.to_owned(),
+        r#"global.compatibility.openshift.adaptSecurityContext="force""#.to_owned(),
+    ];
+    let values: Vec<_> = values.iter().flat_map(|value| ["--set-json", value]).collect();
     let show = ["--show-only", "templates/injection.yaml", "--set", "injection.enabled=true"];
-    let policy = charts::template(&[&show[..], &["--set-json", env, "--set-json", resources]].concat());
+    let policy = charts::template(&[&show[..], &values].concat());
     let (objects, _) = defaulted(&["--force-conflicts", "-f", "-"], &policy);
     let expression = objects[0]["spec"]["mutations"][0]["jsonPatch"]["expression"].as_str().unwrap();
     assert!(

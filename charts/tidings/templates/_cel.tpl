@@ -1,13 +1,13 @@
 {{- /*
 A part of a pod as a CEL literal: a dict with its `value`, and the `path` of its type below Object, as in
 `.spec.initContainers`. CEL's own maps hold values of one type; these types hold what the pod's part of that path holds.
-The only maps are those of quantities, which may be written as numbers.
+The only maps are those of quantities, which may be written as numbers, and those of volumes whose keys are anybody's.
 Whole numbers come from YAML as floats. A container's fields and a list's parts stand on lines of their own.
 */ -}}
 {{- define "tidings.cel" -}}
 {{- $path := .path -}}
 {{- if kindIs "map" .value -}}
-{{- $isMap := has (base (replace "." "/" $path)) (list "limits" "requests") -}}
+{{- $isMap := has (base (replace "." "/" $path)) (list "limits" "requests" "volumeAttributes" "labels" "annotations" "matchLabels") -}}
 {{- $fields := list -}}
 {{- range $key, $value := .value -}}
 {{- if $isMap }}{{ $value = toString $value }}{{ end -}}

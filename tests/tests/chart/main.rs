@@ -5,6 +5,9 @@
 
 mod fresh;
 mod monitoring;
+mod network;
+mod openshift;
+mod platform;
 mod pods;
 mod rendered;
 mod schemas;

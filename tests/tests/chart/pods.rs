@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tidings_tests::charts::{examples, files_below, objects, template};
 
 /// Every pod's spec in an object, wherever it is; a patch has a part of one.
-fn pods<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+pub(crate) fn pods<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
     if value["containers"].is_array() || value["initContainers"].is_array() {
         found.push(value);
     }
@@ -26,7 +26,8 @@ fn lacks(pod: &Value, container: &Value) -> Vec<&'static str> {
     };
     let checks = [
         ("runAsNonRoot", either("runAsNonRoot") == true),
-        ("runAsUser", either("runAsUser").as_u64().is_some_and(|user| user > 0)),
+        // None where the cluster assigns it, which openshift.rs is about.
+        ("runAsUser", either("runAsUser").as_u64() != Some(0)),
         ("readOnlyRootFilesystem", context["readOnlyRootFilesystem"] == true),
         ("allowPrivilegeEscalation", context["allowPrivilegeEscalation"] == false),
         ("capabilities", context["capabilities"] == json!({"drop": ["ALL"]})),

@@ -1,6 +1,7 @@
 //! Values: what is refused, and how it is told.
 
 use tidings_tests::charts::{examples, helm};
+use tidings_tests::process::in_workspace;
 
 /// What helm says when it renders with these values.
 fn refusal(set: &str) -> String {
@@ -33,6 +34,14 @@ fn an_unknown_value_is_refused_by_its_name_wherever_it_stands() {
         "operator.serviceAccount.create2",
         "operator.podDisruptionBudget.minAvailable",
         "operator.networkPolicy.enable",
+        "operator.extraEnvs",
+        "operator.extraVolumeMounts[0].path",
+        "operator.revisionHistory",
+        "commonAnnotation",
+        "global.imagePullSecrets[0].secret",
+        "sidecar.env",
+        "sidecar.extraArg",
+        "sidecar.image.pullSecret",
         "monitoring.podMonitor",
         "monitoring.podMonitors.scrapeInterval",
         "monitoring.rules.enable",
@@ -56,6 +65,19 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_place() {
         ("operator.podDisruptionBudget.maxUnavailable=0", "/operator/podDisruptionBudget/maxUnavailable"),
         ("monitoring.podMonitors.interval=often", "/monitoring/podMonitors/interval"),
         ("authServers[0].name=logto", "/authServers/0"),
+        ("operator.revisionHistoryLimit=-1", "/operator/revisionHistoryLimit"),
+        ("operator.extraArgs[0]=", "/operator/extraArgs/0"),
+        ("operator.extraEnv[0].value=x", "/operator/extraEnv/0"),
+        ("operator.extraVolumeMounts[0].name=x", "/operator/extraVolumeMounts/0"),
+        ("sidecar.extraVolumes[0].emptyDir.medium=Memory", "/extraVolumes/0"),
+        ("sidecar.image.pullSecrets[0]=Mirror", "/image/pullSecrets/0"),
+        ("commonAnnotations.a=1", "/commonAnnotations/a"),
+        ("global.imageRegistry=5", "/global/imageRegistry"),
+        ("global.imagePullSecrets[0]=A_B", "/global/imagePullSecrets/0"),
+        (
+            "global.compatibility.openshift.adaptSecurityContext=yes",
+            "/global/compatibility/openshift/adaptSecurityContext",
+        ),
     ] {
         let said = refusal(set);
         assert!(said.contains(place), "{set}: {said}");
@@ -75,5 +97,30 @@ fn an_auth_server_that_the_operator_would_not_see_is_refused() {
     assert!(
         said.contains(r#"the namespace "auth" of AuthServer "logto" is not among watch.namespaces"#),
         "{said}"
+    );
+}
+
+#[test]
+fn a_misspelt_global_is_refused_by_its_name_but_a_parent_chart_s_is_its_own() {
+    for (path, known) in [
+        ("global.imageRegistri", "global has imageRegistry, imagePullSecrets, compatibility"),
+        ("global.compatibility.openShift", "global.compatibility has openshift"),
+        ("global.compatibility.openshift.adapt", "global.compatibility.openshift has adaptSecurityContext"),
+    ] {
+        let said = refusal(&format!("{path}=x"));
+        assert!(said.contains(&format!("{path} is not a value of this chart: {known}")), "{said}");
+    }
+    let parent = tempfile::TempDir::new().unwrap();
+    std::fs::create_dir(parent.path().join("charts")).unwrap();
+    let chart =
+        "{apiVersion: v2, name: parent, version: 0.0.0, dependencies: [{name: tidings, version: '*'}]}";
+    std::fs::write(parent.path().join("Chart.yaml"), chart).unwrap();
+    std::os::unix::fs::symlink(in_workspace("charts/tidings"), parent.path().join("charts/tidings")).unwrap();
+    let values = "global.imageRegistry=registry.example.com,global.ofAnotherChart=1";
+    let said = helm(&["template", "parent", parent.path().to_str().unwrap(), "--set", values]);
+    assert!(
+        said.worked && said.out.contains("image: registry.example.com/tidings-operator:"),
+        "{}",
+        said.err
     );
 }

@@ -16,6 +16,10 @@ image: {{ include "tidings.sidecar.image" . }}
 imagePullPolicy: {{ $values.image.pullPolicy | default "IfNotPresent" }}
 # With it an init container is a sidecar: it starts before the containers and ends after them (Kubernetes 1.29).
 restartPolicy: Always
+{{- with $values.extraArgs }}
+args:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 env:
   - name: POD_NAME
     valueFrom: {fieldRef: {fieldPath: metadata.name}}
@@ -37,7 +41,7 @@ env:
     value: {{ $values.minFreeBytes | quote }}
   - name: TIDINGS_LOG
     value: {{ $values.logLevel | quote }}
-{{- with $values.env }}
+{{- with $values.extraEnv }}
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- if not $kept }}
@@ -71,8 +75,10 @@ securityContext:
   capabilities: {drop: [ALL]}
   readOnlyRootFilesystem: true
   runAsNonRoot: true
+  {{- if not (include "tidings.userIsAssigned" .) }}
   runAsUser: 65532
   runAsGroup: 65532
+  {{- end }}
   seccompProfile: {type: RuntimeDefault}
 volumeMounts:
   - name: tidings-data
@@ -80,6 +86,9 @@ volumeMounts:
   - name: tidings-token
     mountPath: /var/run/secrets/kubernetes.io/serviceaccount
     readOnly: true
+{{- with $values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- /* Its volumes: items for the pod's list. */ -}}
@@ -98,15 +107,16 @@ volumeMounts:
       - serviceAccountToken: {path: token, expirationSeconds: 3607}
       - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
       - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The Secrets with which its image is pulled: items for the pod's imagePullSecrets, or nothing. */ -}}
+{{- define "tidings.sidecar.imagePullSecrets" -}}
+{{- include "tidings.pullSecrets" (dict "Values" .Values "own" .Values.image.pullSecrets) -}}
 {{- end -}}
 
 {{- define "tidings.sidecar.image" -}}
-{{- with .Values.image -}}
-{{- $name := empty .registry | ternary .repository (printf "%s/%s" (trimSuffix "/" .registry) .repository) -}}
-{{- if .digest -}}
-{{ printf "%s@%s" $name .digest | quote }}
-{{- else -}}
-{{ printf "%s:%s" $name (.tag | default $.Chart.AppVersion) | quote }}
-{{- end -}}
-{{- end -}}
+{{- include "tidings.image" (dict "Values" .Values "Chart" .Chart "image" .Values.image) | quote -}}
 {{- end -}}
