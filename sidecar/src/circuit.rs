@@ -1,9 +1,11 @@
 //! The circuit breaker of one endpoint: after some failures in a row it opens, and then lets one probe
-//! through at a time, ever more rarely, until one succeeds. While it is open no event burns an attempt.
+//! through at a time, ever more rarely, until one succeeds. While it is open only the event that is probed
+//! with has an attempt counted. Which events failed ([`Suspects`]) tells whether the endpoint is at fault.
 //!
 //! Pure: time and chance come in from outside.
 
 use tidings_plan::Retry;
+use tidings_store::Seq;
 
 use crate::schedule::backoff_ms;
 
@@ -34,6 +36,10 @@ pub enum Circuit {
         probes: u32,
     },
 }
+
+/// The events that failed since the endpoint last answered, up to as many as open the circuit.
+#[derive(Debug, Clone, Default)]
+pub struct Suspects(Vec<Seq>);
 
 /// What may start now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +114,23 @@ impl Circuit {
     }
 }
 
+// === impl Suspects ===
+
+impl Suspects {
+    /// The endpoint failed at this event.
+    pub fn add(&mut self, seq: Seq) {
+        if self.are_few() && !self.0.contains(&seq) {
+            self.0.push(seq);
+        }
+    }
+
+    /// Whether the events may be at fault. When as many different ones failed as open the circuit, the
+    /// endpoint is.
+    pub fn are_few(&self) -> bool {
+        self.0.len() < FAILURES_TO_OPEN as usize
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +153,17 @@ mod tests {
         circuit = circuit.failed(true, 1000, &RETRY, 1.0);
         assert_eq!(circuit, Circuit::Open { until_ms: 3000, probes: 1 });
         assert_eq!(circuit.probe_started().succeeded().gate(0), Gate::Pass);
+    }
+
+    #[test]
+    fn one_event_that_fails_again_and_again_is_one_suspect() {
+        let mut suspects = Suspects::default();
+        for seq in [1, 1, 1, 1, 1, 2, 3, 4] {
+            suspects.add(Seq(seq));
+            assert!(suspects.are_few());
+        }
+        suspects.add(Seq(5));
+        assert!(!suspects.are_few());
     }
 
     #[test]

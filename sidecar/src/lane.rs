@@ -28,6 +28,7 @@ use crate::rate::Bucket;
 use attempt::Done;
 pub use handle::{Handle, Unsaved};
 use read::{Reading, next_reading};
+use start::Turn;
 
 /// One lane at work.
 struct Lane<S> {
@@ -42,8 +43,9 @@ struct Lane<S> {
     slot: Option<Slot>,
     bucket: Bucket,
     rate: Option<u32>,
-    /// Whether a replayed event goes before a new one: they take turns.
-    replayed_turn: bool,
+    turn: Turn,
+    /// Whether the next probe is an event that was never tried.
+    probe_untried: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Done>>,
     reading: Option<JoinHandle<Result<Reading, StoreError>>>,
 }
@@ -73,7 +75,8 @@ pub(crate) async fn run<S: Store>(
         slot: None,
         bucket,
         rate,
-        replayed_turn: false,
+        turn: Turn::default(),
+        probe_untried: true,
         attempts: FuturesUnordered::new(),
         reading: None,
     };

@@ -27,6 +27,7 @@
 //!   above its `position`, and read. An absent book gives out nothing to be tried, so that attempts of
 //!   before may end in it, and none begins.
 
+mod endpoint;
 mod feed;
 mod lost;
 mod replay;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 
 use tidings_store::{DeadLetter, Event, ReplayProgress, RetryRow, SavedLane, Seq};
 
-use crate::circuit::Circuit;
+use crate::circuit::{Circuit, Suspects};
 use crate::tally::{Recent, Tally};
 pub use lost::LostReason;
 pub(crate) use lost::damaged_letter;
@@ -111,6 +112,7 @@ pub struct Book {
     counting: bool,
     /// The endpoint's circuit.
     pub circuit: Circuit,
+    suspects: Suspects,
     /// Nothing starts before then (`Retry-After`, the rate), in milliseconds since 1970.
     pub hold_until_ms: i64,
     /// The tallies.
@@ -206,18 +208,6 @@ impl Book {
     /// Where its events come from.
     pub fn feed(&self) -> Feed {
         self.feed
-    }
-
-    /// When what waits goes on, in milliseconds since 1970; `None` where an attempt is under way, or may be.
-    pub fn goes_on_at_ms(&self) -> Option<i64> {
-        let held = Some(self.hold_until_ms).filter(|held| *held > 0);
-        match self.circuit {
-            Circuit::Probing { .. } => None,
-            Circuit::Open { until_ms, .. } => Some(until_ms.max(self.hold_until_ms)),
-            Circuit::Closed { .. } if self.is_under_way() => None,
-            Circuit::Closed { .. } if self.backlog > 0 || !self.ready.is_empty() => held,
-            Circuit::Closed { .. } => self.next_due_ms().map(|due| due.max(self.hold_until_ms)),
-        }
     }
 
     fn is_under_way(&self) -> bool {

@@ -9,7 +9,6 @@ use super::Lane;
 use super::attempt::{Done, End};
 use super::book::{Book, Row, damaged_letter};
 use super::spec::Spec;
-use crate::circuit::Circuit;
 use crate::dial::{Attempt, Outcome};
 use crate::schedule::{Delivery, MAX_RETRY_AFTER_MS, Verdict};
 use crate::tally::{Attempted, Failure, Success};
@@ -37,11 +36,8 @@ impl<S: Store> Lane<S> {
             End::Failed(error) => self.fatal.tell(error),
         }
         if probe {
-            // A probe that was no attempt says nothing of the endpoint: the next one may go at once.
-            let mut book = self.handle.lock();
-            if let Circuit::Probing { probes } = book.circuit {
-                book.circuit = Circuit::Open { until_ms: 0, probes };
-            }
+            // One that was an attempt has been entered, and the circuit is open or closed by now.
+            self.handle.lock().probe_said_nothing();
         }
         self.handle.changed(&self.unsaved);
     }
@@ -69,13 +65,12 @@ impl<S: Store> Lane<S> {
         let chance = rand::random::<f64>();
         let retry = &spec.plan.delivery.retry;
         let mut book = self.handle.lock();
-        let burns = !(probe && judged.verdict.blames_endpoint());
         note(&mut book, &judged, event, webhook_id, row.attempts + 1, attempt, now);
-        book.circuit = if judged.verdict.blames_endpoint() {
-            book.circuit.failed(probe, now, retry, chance)
+        if judged.verdict.blames_endpoint() {
+            book.endpoint_failed(event.seq, probe, now, retry, chance);
         } else {
-            book.circuit.succeeded()
-        };
+            book.endpoint_answered();
+        }
         if let Verdict::Again { retry_after_ms: Some(wait) } = judged.verdict {
             book.hold_until_ms = book.hold_until_ms.max(now + wait.clamp(0, MAX_RETRY_AFTER_MS));
         }
@@ -88,11 +83,7 @@ impl<S: Store> Lane<S> {
             first_attempt_ms: row.first_attempt_ms,
             due_ms: row.due_ms,
         };
-        let after = if burns {
-            before.next(judged.verdict, now, retry, chance)
-        } else {
-            Delivery::Pending { attempts: row.attempts, first_attempt_ms: row.first_attempt_ms, due_ms: now }
-        };
+        let after = before.next(judged.verdict, now, retry, chance);
         enter(&mut book, after, event, row, &judged, now);
     }
 }

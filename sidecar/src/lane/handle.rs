@@ -104,8 +104,7 @@ impl Handle {
                 book.reselect(dispatched);
             }
             if old.plan.generation != spec.plan.generation || old.plan.endpoint != spec.plan.endpoint {
-                book.circuit = Circuit::default();
-                book.hold_until_ms = 0;
+                book.forget_endpoint();
             }
         }
         self.changed(unsaved);

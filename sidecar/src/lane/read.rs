@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::Lane;
 use super::book::damaged_letter;
 use super::spec::Spec;
+use super::start::Turn;
 
 /// How many heads of the log one reading looks at, and how many events it brings.
 const READ_HEADS: u64 = 4096;
@@ -49,6 +50,10 @@ impl<S: Store> Lane<S> {
     pub(super) fn take_reading(&mut self, reading: Result<Reading, StoreError>) {
         match reading {
             Ok(Reading { spec, after, selected, damaged, upto }) => {
+                if selected.is_empty() && self.turn == Turn::New {
+                    // A log that holds little for the Webhook keeps what else waits no longer than one reading.
+                    self.turn = self.turn.next();
+                }
                 // Another selection since then reads for itself.
                 if Arc::ptr_eq(&spec, &self.handle.spec()) {
                     let mut book = self.handle.lock();

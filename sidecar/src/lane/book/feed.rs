@@ -136,9 +136,13 @@ impl Book {
         }
     }
 
-    /// The next event of the ready queue, taken out; `park` is its ordering key. An event whose key is
-    /// busy is parked as a row, and `None` comes back.
-    pub fn take_ready(&mut self, key_of: impl FnOnce(&Event) -> u64) -> Option<Option<Arc<Event>>> {
+    /// The next event of the ready queue, taken out. An event whose ordering key is busy is parked as a row,
+    /// and `None` comes back.
+    pub fn take_ready(
+        &mut self,
+        _now_ms: i64,
+        key_of: impl FnOnce(&Event) -> u64,
+    ) -> Option<Option<Arc<Event>>> {
         self.may_work()?;
         if self.rows.len() >= MAX_ROWS {
             return None;

@@ -34,7 +34,7 @@ fn the_floor_stays_below_what_is_under_way_and_what_is_settled_above_it_is_kept(
     let mut book = live(0);
     for seq in [2, 5, 9] {
         book.hand_over(&event(seq));
-        book.take_ready(|_| 0);
+        book.take_ready(0, |_| 0);
     }
     book.settle(Seq(5), 0);
     let cursor = book.take_changes("a/b").unwrap().cursor.unwrap();
@@ -51,7 +51,7 @@ fn the_floor_stays_below_what_is_under_way_and_what_is_settled_above_it_is_kept(
 fn a_row_does_not_hold_the_floor_back_and_is_saved_with_it() {
     let mut book = live(0);
     book.hand_over(&event(1));
-    book.take_ready(|_| 0);
+    book.take_ready(0, |_| 0);
     book.retry(Seq(1), row(77));
     let change = book.take_changes("a/b").unwrap();
     assert_eq!(change.cursor.unwrap().floor, Seq(1));
@@ -69,10 +69,10 @@ fn events_of_one_key_go_one_after_another_and_others_pass() {
         book.hand_over(&event(seq));
     }
     let key_of = |event: &Event| if event.seq.0 == 3 { 8 } else { 7 };
-    assert_eq!(book.take_ready(key_of).unwrap().unwrap().seq, Seq(1));
-    assert!(book.take_ready(key_of).unwrap().is_none(), "2 waits behind 1");
-    assert_eq!(book.take_ready(key_of).unwrap().unwrap().seq, Seq(3));
-    assert!(book.take_ready(key_of).unwrap().is_none(), "4 waits behind 1");
+    assert_eq!(book.take_ready(0, key_of).unwrap().unwrap().seq, Seq(1));
+    assert!(book.take_ready(0, key_of).unwrap().is_none(), "2 waits behind 1");
+    assert_eq!(book.take_ready(0, key_of).unwrap().unwrap().seq, Seq(3));
+    assert!(book.take_ready(0, key_of).unwrap().is_none(), "4 waits behind 1");
     assert_eq!(book.take_due(i64::MAX), None);
     book.settle(Seq(1), 7);
     assert_eq!(book.take_due(i64::MAX).unwrap().0, Seq(2));
@@ -87,7 +87,7 @@ fn what_is_forgotten_from_the_queue_is_read_again() {
     for seq in 1..=3 {
         book.hand_over(&event(seq));
     }
-    book.take_ready(|_| 0);
+    book.take_ready(0, |_| 0);
     book.rewind();
     assert_eq!((book.position, book.feed(), book.pending()), (Seq(1), Feed::Behind, 3));
     book.take_read(Seq(1), vec![event(2), event(3)], Seq(3));
@@ -116,7 +116,7 @@ fn what_waits_is_not_put_in_line_again_and_what_was_settled_is_also_below_the_fl
         book.hand_over(&event(seq));
     }
     for _ in 1..=3 {
-        book.take_ready(|_| 0);
+        book.take_ready(0, |_| 0);
     }
     book.settle(Seq(1), 0);
     book.retry(Seq(2), row(9));
@@ -132,7 +132,7 @@ fn what_waits_is_not_put_in_line_again_and_what_was_settled_is_also_below_the_fl
 fn a_dead_letter_that_is_put_in_line_leaves_whether_it_was_saved_or_not() {
     let mut book = live(0);
     book.hand_over(&event(1));
-    book.take_ready(|_| 0);
+    book.take_ready(0, |_| 0);
     book.bury(letter(1), 0);
     assert!(book.put_in_line(Seq(1), untried(0)));
     book.note_replay(progress(1, 1));
@@ -167,7 +167,7 @@ fn a_replay_waits_for_room_until_what_it_put_in_line_is_settled() {
 fn a_replayed_event_waits_behind_one_of_its_key_that_is_under_way() {
     let mut book = live(4);
     book.hand_over(&event(5));
-    book.take_ready(|_| 7);
+    book.take_ready(0, |_| 7);
     for seq in [2, 3] {
         book.put_in_line(Seq(seq), untried(7));
     }
@@ -186,7 +186,7 @@ fn a_replayed_event_waits_behind_one_of_its_key_that_is_under_way() {
 fn what_comes_while_the_webhook_is_absent_is_read_when_it_is_back() {
     let mut book = live(0);
     book.hand_over(&event(1));
-    book.take_ready(|_| 0);
+    book.take_ready(0, |_| 0);
     book.hand_over(&event(2));
     book.leave(Seq(2));
     // The dispatcher had looked up its routes already.
@@ -194,7 +194,7 @@ fn what_comes_while_the_webhook_is_absent_is_read_when_it_is_back() {
     book.go_live(Seq(3));
     book.retry(Seq(1), row(0));
     assert_eq!(book.feed(), Feed::Absent, "nothing makes it live");
-    assert!(book.take_ready(|_| 0).is_none() && book.take_due(i64::MAX).is_none(), "and nothing begins");
+    assert!(book.take_ready(0, |_| 0).is_none() && book.take_due(i64::MAX).is_none(), "and nothing begins");
     let start = book.join(Seq(4));
     let waiting: Vec<_> = (1..=5).filter(|seq| start.waits(Seq(*seq))).collect();
     assert_eq!((start.floor, waiting), (Seq(1), vec![2, 3, 4]));
@@ -378,7 +378,8 @@ impl World {
                 self.book.hand_over(&event(self.head));
             }
             Step::Take => {
-                let taken = self.book.take_ready(|event| key_of(event.seq)).flatten().map(|event| event.seq);
+                let taken =
+                    self.book.take_ready(0, |event| key_of(event.seq)).flatten().map(|event| event.seq);
                 self.begin(taken);
             }
             Step::Due => {
