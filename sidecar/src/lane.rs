@@ -46,6 +46,8 @@ struct Lane<S> {
     turn: Turn,
     /// Whether the next probe is an event that was never tried.
     probe_untried: bool,
+    /// Whether it was logged that there are too many rows.
+    reported_full: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Done>>,
     reading: Option<JoinHandle<Result<Reading, StoreError>>>,
 }
@@ -77,6 +79,7 @@ pub(crate) async fn run<S: Store>(
         rate,
         turn: Turn::default(),
         probe_untried: true,
+        reported_full: false,
         attempts: FuturesUnordered::new(),
         reading: None,
     };

@@ -17,7 +17,10 @@
 //!   letters that left for them: a crash takes back all of it, and the replay goes on from there.
 //! - Of one ordering key one event goes: it is due or under way, and all others of the key are rows
 //!   behind it, also one of a lower place that a replay brought. When it is settled, the lowest of
-//!   those goes.
+//!   those goes. One that others wait behind has a row too, also while its first attempt is under way: so
+//!   of one key either all events that were taken out of the ready queue are rows, or a single one is none.
+//!   After a crash the lowest row takes the key, and no event of it is found in the log that goes before
+//!   that one and was not settled before.
 //! - *Live* means that the dispatcher hands events over. A lane that fell *behind* reads the log itself
 //!   and becomes live again under the book's lock when `position` is the log's head: no event above
 //!   the head was dispatched yet then, and each one at or below it has been read.
@@ -50,9 +53,12 @@ pub const READY_EVENTS: usize = 256;
 /// How many bytes of bodies wait in memory for one lane.
 pub const READY_BYTES: usize = 1 << 20;
 
-/// How many rows one lane keeps; beyond it the lane takes up no new event until one settles.
-/// At about 100 bytes a row a lane then costs some 6 MiB.
+/// How many rows one lane keeps; for one more the row is given up that has been failing the longest.
+/// At about 150 bytes a row a lane then costs some 10 MiB.
 pub const MAX_ROWS: usize = 65_536;
+
+/// Why a dead letter was given up that was to be tried again, but for which there was no room.
+pub const RETRY_QUEUE_FULL: &str = "RetryQueueFull";
 
 /// An event to be tried again, or parked behind another of its ordering key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +74,10 @@ pub struct Row {
     /// When the event was received; 0 where that is not known yet.
     pub received_ms: i64,
 }
+
+/// How many rows a book keeps.
+#[derive(Debug)]
+struct RowLimit(usize);
 
 /// Where a lane's events come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,6 +109,10 @@ pub struct Book {
     due: BTreeSet<(i64, Seq)>,
     /// The same of rows that a replay put in line and that were not tried since.
     due_replayed: BTreeSet<(i64, Seq)>,
+    /// Those of `due` that were tried, by the time of their first attempt.
+    failing: BTreeSet<(i64, Seq)>,
+    row_limit: RowLimit,
+    given_up_for_room: u64,
     /// Rows that a replay of this process put in line.
     replayed: HashSet<Seq>,
     keys: HashMap<u64, Key>,
@@ -147,6 +161,21 @@ pub struct Start {
     pub settled: Vec<(Seq, Seq)>,
     /// What has a row.
     pub rows: BTreeSet<Seq>,
+}
+
+// === impl Row ===
+
+impl Row {
+    /// One that waits for its first attempt.
+    const UNTRIED: Self = Self { attempts: 0, first_attempt_ms: 0, due_ms: 0, key: 0, received_ms: 0 };
+}
+
+// === impl RowLimit ===
+
+impl Default for RowLimit {
+    fn default() -> Self {
+        Self(MAX_ROWS)
+    }
 }
 
 // === impl Start ===

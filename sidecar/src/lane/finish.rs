@@ -39,7 +39,20 @@ impl<S: Store> Lane<S> {
             // One that was an attempt has been entered, and the circuit is open or closed by now.
             self.handle.lock().probe_said_nothing();
         }
+        self.report_given_up();
         self.handle.changed(&self.unsaved);
+    }
+
+    /// Logs that rows were given up for others: once, until there is room again.
+    pub(super) fn report_given_up(&mut self) {
+        let (given_up, full) = {
+            let mut book = self.handle.lock();
+            (book.take_given_up_for_room(), book.is_rather_full())
+        };
+        if given_up > 0 && !self.reported_full {
+            tracing::warn!(webhook = %self.handle.webhook, "more events fail than can be kept for another attempt: those that have been failing the longest become dead letters");
+        }
+        self.reported_full = full && (given_up > 0 || self.reported_full);
     }
 
     fn finish_attempt(
@@ -178,6 +191,7 @@ fn enter(book: &mut Book, delivery: Delivery, event: &Event, row: Row, judged: &
             book.retry(
                 event.seq,
                 Row { attempts, first_attempt_ms, due_ms, key: row.key, received_ms: event.received_ms },
+                now,
             );
         }
         Delivery::DeadLettered => {

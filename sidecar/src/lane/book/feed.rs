@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidings_store::{Event, Seq};
 
-use super::{Book, Feed, MAX_ROWS, READY_BYTES, READY_EVENTS, Row, Start};
+use super::{Book, Feed, READY_BYTES, READY_EVENTS, Row, Start};
 
 // === impl Book ===
 
@@ -78,7 +78,9 @@ impl Book {
             }
         }
         self.position = self.position.max(upto);
-        self.skip.retain(|(_, last)| *last > upto);
+        // What the ready queue holds may be forgotten and read again; what was settled among it must not.
+        let taken_out = self.ready.front().map_or(self.position, |first| Seq(first.seq.0 - 1));
+        self.skip.retain(|(_, last)| *last > taken_out);
         self.touch();
     }
 
@@ -94,9 +96,7 @@ impl Book {
 
     /// Whether the log should be read on.
     pub fn wants_reading(&self, concurrency: usize) -> bool {
-        self.feed == Feed::Behind
-            && self.ready.len() < concurrency.min(READY_EVENTS / 2)
-            && self.rows.len() < MAX_ROWS
+        self.feed == Feed::Behind && self.ready.len() < concurrency.min(READY_EVENTS / 2)
     }
 
     /// Forgets the ready queue: its events stay in the log and are read again.
@@ -137,32 +137,33 @@ impl Book {
     }
 
     /// The next event of the ready queue, taken out. An event whose ordering key is busy is parked as a row,
-    /// and `None` comes back.
+    /// and `None` comes back; it stays where it is while there is no room for rows.
     pub fn take_ready(
         &mut self,
-        _now_ms: i64,
+        now_ms: i64,
         key_of: impl FnOnce(&Event) -> u64,
     ) -> Option<Option<Arc<Event>>> {
         self.may_work()?;
-        if self.rows.len() >= MAX_ROWS {
+        let key = key_of(self.ready.front()?);
+        // A row for it, and one for the event that it waits for.
+        if self.is_busy(key) && !self.keep_within(self.row_limit.0.saturating_sub(2), now_ms) {
             return None;
         }
         let event = self.ready.pop_front()?;
         self.ready_bytes -= event.body.len();
-        let key = key_of(&event);
-        if key != 0 && self.keys.contains_key(&key) {
-            let received_ms = event.received_ms;
-            self.add_row(event.seq, Row { attempts: 0, first_attempt_ms: 0, due_ms: 0, key, received_ms });
+        let received_ms = event.received_ms;
+        // The key may be free by now: the one that went was given up for this one.
+        if self.is_busy(key) {
+            self.add_row(event.seq, Row { key, received_ms, ..Row::UNTRIED });
             return Some(None);
         }
         self.may_go(event.seq, key);
-        self.first_attempts.insert(event.seq, event.received_ms);
+        self.first_attempts.insert(event.seq, received_ms);
         Some(Some(event))
     }
 
-    /// Whether something waits that could be tried at once or later, in memory or in the log.
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty() && self.rows.len() < MAX_ROWS
+    fn is_busy(&self, key: u64) -> bool {
+        key != 0 && self.keys.contains_key(&key)
     }
 
     pub(super) fn push_ready(&mut self, event: Arc<Event>) {

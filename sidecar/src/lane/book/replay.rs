@@ -5,7 +5,7 @@
 use tidings_store::{ReplayProgress, Seq};
 
 use super::rows::take_first_due;
-use super::{Book, MAX_ROWS, Row};
+use super::{Book, Row};
 
 /// How many events that replays put in line wait in one lane at once.
 ///
@@ -13,7 +13,7 @@ use super::{Book, MAX_ROWS, Row};
 /// It does not keep new events from waiting behind them, for what settles makes room for the next: that
 /// is done by turns ([`Book::take_replayed`]). 256 rows are what a lane of some thousand deliveries a second
 /// settles between two looks of the replay. Rows of an earlier process are not told apart: each restart
-/// may add as many, up to half of [`MAX_ROWS`]; the other half stays free for new events.
+/// may add as many, up to half of the rows that a book keeps; the other half stays free for new events.
 pub(super) const REPLAYED_IN_LINE: usize = 256;
 
 // === impl Book ===
@@ -29,7 +29,7 @@ impl Book {
 
     /// How many events a replay may put in line now.
     pub fn replay_room(&self) -> usize {
-        let for_rows = (MAX_ROWS / 2).saturating_sub(self.rows.len());
+        let for_rows = (self.row_limit.0 / 2).saturating_sub(self.rows.len());
         REPLAYED_IN_LINE.saturating_sub(self.replayed.len()).min(for_rows)
     }
 

@@ -1,13 +1,16 @@
 //! The rows of a book: what must be tried again, and what waits behind another of its ordering key.
 //!
 //! See the correctness argument at the head of the book.
+//!
+//! There are only so many rows. When one more is needed, the row that has been failing the longest is given up
+//! for it; one that was never tried never is, so that of one ordering key none is passed over untried.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
 use tidings_store::{DeadLetter, Seq};
 
-use super::{Book, Feed, Key, Row};
+use super::{Book, Feed, Key, RETRY_QUEUE_FULL, Row};
 use crate::circuit::Circuit;
 
 // === impl Book ===
@@ -17,7 +20,9 @@ impl Book {
     pub fn take_due(&mut self, now_ms: i64) -> Option<(Seq, Row)> {
         self.may_work()?;
         let seq = take_first_due(&mut self.due, now_ms)?;
-        self.rows.get(&seq).map(|row| (seq, *row))
+        let row = *self.rows.get(&seq)?;
+        self.failing.remove(&(row.first_attempt_ms, seq));
+        Some((seq, row))
     }
 
     /// An event is settled: delivered, dropped, or gone from the log.
@@ -39,12 +44,38 @@ impl Book {
     }
 
     /// An event must be tried again.
-    pub fn retry(&mut self, seq: Seq, row: Row) {
+    pub fn retry(&mut self, seq: Seq, row: Row, now_ms: i64) {
         self.first_attempts.remove(&seq);
-        self.rows.insert(seq, row);
+        self.put_row(seq, row);
         self.let_go(seq);
-        self.changed_rows.insert(seq);
-        self.touch();
+        self.keep_within(self.row_limit.0, now_ms);
+    }
+
+    /// Gives up rows that fail until there are at most so many; false where too many others are left.
+    pub(super) fn keep_within(&mut self, rows: usize, now_ms: i64) -> bool {
+        while self.rows.len() > rows {
+            let Some((_, seq)) = self.failing.pop_first() else { return false };
+            self.give_up_for_room(seq, now_ms);
+        }
+        true
+    }
+
+    fn give_up_for_room(&mut self, seq: Seq, now_ms: i64) {
+        let Some(&Row { attempts, due_ms, key, .. }) = self.rows.get(&seq) else { return };
+        self.due.remove(&(due_ms, seq));
+        let (name, reason) = (String::new(), RETRY_QUEUE_FULL.to_owned());
+        self.bury(DeadLetter { seq, name, attempts, at_ms: now_ms, reason, status_code: None }, key);
+        self.given_up_for_room += 1;
+    }
+
+    /// Whether more than half of the rows are taken.
+    pub fn is_rather_full(&self) -> bool {
+        self.rows.len() > self.row_limit.0 / 2
+    }
+
+    /// How many rows were given up for others since the last call.
+    pub fn take_given_up_for_room(&mut self) -> u64 {
+        std::mem::take(&mut self.given_up_for_room)
     }
 
     /// When the next row is due, in milliseconds since 1970.
@@ -82,10 +113,14 @@ impl Book {
     }
 
     pub(super) fn add_row(&mut self, seq: Seq, row: Row) {
-        self.rows.insert(seq, row);
+        self.put_row(seq, row);
         if self.may_go(seq, row.key) {
             self.let_go(seq);
         }
+    }
+
+    fn put_row(&mut self, seq: Seq, row: Row) {
+        self.rows.insert(seq, row);
         self.changed_rows.insert(seq);
         self.touch();
     }
@@ -102,8 +137,17 @@ impl Book {
             }
             Entry::Occupied(mut busy) => {
                 busy.get_mut().behind.insert(seq);
+                let going = busy.get().going;
+                self.write_down(going, key);
                 false
             }
+        }
+    }
+
+    /// Makes a first attempt that is under way a row: one waits behind it, and after a crash must find it again.
+    fn write_down(&mut self, seq: Seq, key: u64) {
+        if let Some(received_ms) = self.first_attempts.remove(&seq) {
+            self.put_row(seq, Row { key, received_ms, ..Row::UNTRIED });
         }
     }
 
@@ -113,6 +157,9 @@ impl Book {
         let untried = row.attempts == 0 && self.replayed.contains(&seq);
         let due = if untried { &mut self.due_replayed } else { &mut self.due };
         due.insert((row.due_ms, seq));
+        if row.attempts > 0 {
+            self.failing.insert((row.first_attempt_ms, seq));
+        }
     }
 
     /// Lets the next event of the key go.

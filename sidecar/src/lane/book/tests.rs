@@ -52,7 +52,7 @@ fn a_row_does_not_hold_the_floor_back_and_is_saved_with_it() {
     let mut book = live(0);
     book.hand_over(&event(1));
     book.take_ready(0, |_| 0);
-    book.retry(Seq(1), row(77));
+    book.retry(Seq(1), row(77), 0);
     let change = book.take_changes("a/b").unwrap();
     assert_eq!(change.cursor.unwrap().floor, Seq(1));
     assert_eq!(change.put, [RetryRow { seq: Seq(1), attempts: 1, first_attempt_ms: 1, due_ms: 77, key: 0 }]);
@@ -119,7 +119,7 @@ fn what_waits_is_not_put_in_line_again_and_what_was_settled_is_also_below_the_fl
         book.take_ready(0, |_| 0);
     }
     book.settle(Seq(1), 0);
-    book.retry(Seq(2), row(9));
+    book.retry(Seq(2), row(9), 0);
     let put: Vec<_> = (1..=6).filter(|seq| book.put_in_line(Seq(*seq), untried(0))).collect();
     assert_eq!(put, [1], "2 is a row, 3 is under way, 4 and 5 are ready, 6 is to come");
     let change = book.take_changes("a/b").unwrap();
@@ -156,7 +156,7 @@ fn a_replay_waits_for_room_until_what_it_put_in_line_is_settled() {
     assert_eq!(book.replay_room(), 0);
     let (first, _) = book.take_replayed(0).unwrap();
     assert_eq!(book.take_due(i64::MAX), None, "they do not go before what must be tried again");
-    book.retry(first, row(5));
+    book.retry(first, row(5), 0);
     assert_eq!(book.replay_room(), 0, "one that failed still waits");
     assert_eq!(book.take_due(5).unwrap().0, first);
     book.settle(first, 0);
@@ -172,7 +172,7 @@ fn a_replayed_event_waits_behind_one_of_its_key_that_is_under_way() {
         book.put_in_line(Seq(seq), untried(7));
     }
     assert_eq!(book.take_replayed(0), None, "2 waits behind 5");
-    book.retry(Seq(5), Row { key: 7, ..row(0) });
+    book.retry(Seq(5), Row { key: 7, ..row(0) }, 0);
     assert_eq!(book.take_replayed(0), None, "and behind its next attempt");
     assert_eq!(book.take_due(0).unwrap().0, Seq(5));
     book.settle(Seq(5), 7);
@@ -180,6 +180,72 @@ fn a_replayed_event_waits_behind_one_of_its_key_that_is_under_way() {
     assert_eq!(book.take_replayed(0), None, "3 waits behind 2");
     book.settle(Seq(2), 7);
     assert_eq!(book.take_replayed(0).unwrap().0, Seq(3));
+}
+
+fn failing(seq: u64, key: u64) -> Row {
+    Row { first_attempt_ms: i64::try_from(seq).unwrap(), key, ..row(0) }
+}
+
+#[test]
+fn the_rows_that_have_been_failing_the_longest_give_way_and_new_events_go_on() {
+    let mut book = Book { row_limit: RowLimit(3), ..live(0) };
+    for seq in 1..=6 {
+        book.hand_over(&event(seq));
+        assert_eq!(
+            book.take_ready(0, |_| 0).unwrap().unwrap().seq,
+            Seq(seq),
+            "no row keeps a new event waiting"
+        );
+        book.retry(Seq(seq), failing(seq, 0), 77);
+    }
+    assert_eq!((book.pending(), book.tally.dead_lettered, book.take_given_up_for_room()), (3, 3, 3));
+    let change = book.take_changes("a/b").unwrap();
+    let dead: Vec<_> =
+        change.dead.iter().map(|dead| (dead.seq.0, dead.at_ms, dead.reason.as_str())).collect();
+    assert_eq!(dead, [(1, 77, "RetryQueueFull"), (2, 77, "RetryQueueFull"), (3, 77, "RetryQueueFull")]);
+    assert_eq!([(); 3].map(|()| book.take_due(0).unwrap().0), [Seq(4), Seq(5), Seq(6)]);
+}
+
+#[test]
+fn a_full_queue_gives_up_what_failed_and_never_what_only_waits_for_its_turn() {
+    let mut book = Book { row_limit: RowLimit(4), ..live(0) };
+    for seq in 1..=6 {
+        book.hand_over(&event(seq));
+    }
+    book.take_ready(0, |_| 7).unwrap().unwrap();
+    book.retry(Seq(1), failing(1, 7), 0);
+    assert!([2, 3, 4].iter().all(|_| book.take_ready(0, |_| 7) == Some(None)), "they wait behind 1");
+    assert_eq!(book.dead.iter().map(|letter| letter.seq).collect::<Vec<_>>(), [Seq(1)], "4 needed its room");
+    assert_eq!(book.take_ready(0, |_| 7), None, "2, 3 and 4 were not tried, and 5 stays in the log");
+    for seq in 2..=3 {
+        assert_eq!(book.take_due(0).unwrap().0, Seq(seq));
+        book.settle(Seq(seq), 7);
+    }
+    assert_eq!(book.take_ready(0, |_| 7), Some(None));
+    assert_eq!(book.take_due(0).unwrap().0, Seq(4));
+    book.settle(Seq(4), 7);
+    assert_eq!(book.take_due(0).unwrap().0, Seq(5));
+}
+
+#[test]
+fn what_was_settled_before_a_restart_is_not_read_again_after_the_queue_was_forgotten() {
+    let mut book = live(0);
+    for seq in 1..=3 {
+        book.hand_over(&event(seq));
+        book.take_ready(0, |_| 0);
+    }
+    book.settle(Seq(2), 0);
+    let cursor = book.take_changes("a/b").unwrap().cursor.unwrap();
+    let mut book = Book::restore(SavedLane { lane: "a/b".into(), cursor, rows: vec![], dead_letters: 0 });
+    book.join(Seq(3));
+    for _ in 1..=2 {
+        book.take_read(Seq(0), (1..=3).map(event).collect(), Seq(3));
+        book.rewind();
+        assert_eq!(book.position, Seq(0));
+    }
+    book.take_read(Seq(0), (1..=3).map(event).collect(), Seq(3));
+    let taken = [(); 3].map(|()| book.take_ready(0, |_| 0).flatten().map(|event| event.seq));
+    assert_eq!(taken, [Some(Seq(1)), Some(Seq(3)), None]);
 }
 
 #[test]
@@ -192,7 +258,7 @@ fn what_comes_while_the_webhook_is_absent_is_read_when_it_is_back() {
     // The dispatcher had looked up its routes already.
     book.hand_over(&event(3));
     book.go_live(Seq(3));
-    book.retry(Seq(1), row(0));
+    book.retry(Seq(1), row(0), 0);
     assert_eq!(book.feed(), Feed::Absent, "nothing makes it live");
     assert!(book.take_ready(0, |_| 0).is_none() && book.take_due(i64::MAX).is_none(), "and nothing begins");
     let start = book.join(Seq(4));
@@ -245,14 +311,16 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The ordering key of an event; every fourth has none.
+/// The ordering key of an event; every third has none.
 fn key_of(seq: Seq) -> u64 {
-    seq.0 % 4
+    seq.0 % 3
 }
 
 /// A lane beside the log that it works on; `head` events are in the log, all of them selected.
 struct World {
     book: Book,
+    /// How many rows the book keeps.
+    rows: usize,
     saved: SavedLane,
     saved_dead: BTreeSet<Seq>,
     saved_replay: ReplayProgress,
@@ -269,11 +337,12 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(rows: usize) -> Self {
         let saved =
             SavedLane { lane: "a/b".into(), cursor: Cursor::default(), rows: vec![], dead_letters: 0 };
         Self {
-            book: live(0),
+            book: Book { row_limit: RowLimit(rows), ..live(0) },
+            rows,
             saved,
             saved_dead: BTreeSet::new(),
             saved_replay: progress(0, 0),
@@ -329,7 +398,11 @@ impl World {
         (!self.under_way.is_empty()).then(|| self.under_way.swap_remove(at.index(self.under_way.len())))
     }
 
+    /// The endpoint took an event: each earlier one of its key was delivered or given up before.
     fn settle(&mut self, seq: Seq) {
+        let overtaken = (1..seq.0).map(Seq).filter(|other| key_of(seq) != 0 && key_of(*other) == key_of(seq));
+        let overtaken: Vec<_> = overtaken.filter(|other| !self.settled.contains(other)).collect();
+        assert_eq!(overtaken, [], "{seq:?} is delivered before those");
         self.book.settle(seq, key_of(seq));
         self.settled.insert(seq);
         self.owed.remove(&seq);
@@ -359,6 +432,7 @@ impl World {
 
     fn crash(&mut self) {
         self.book = Book::restore(self.saved.clone());
+        self.book.row_limit = RowLimit(self.rows);
         self.book.join(Seq(self.head));
         self.under_way.clear();
         self.reading = None;
@@ -372,6 +446,19 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) {
+        self.make(step);
+        let given_up = self.book.dead.iter().filter(|letter| letter.reason == RETRY_QUEUE_FULL);
+        for DeadLetter { seq, attempts, .. } in given_up {
+            assert!(
+                *attempts > 0 && !self.under_way.contains(seq),
+                "{seq:?} was tried, and is not under way"
+            );
+            self.settled.insert(*seq);
+            self.owed.remove(seq);
+        }
+    }
+
+    fn make(&mut self, step: &Step) {
         match step {
             Step::Announce => {
                 self.head += 1;
@@ -397,7 +484,7 @@ impl World {
             }
             Step::Retry(at) => {
                 if let Some(seq) = self.end(*at) {
-                    self.book.retry(seq, Row { key: key_of(seq), ..row(0) });
+                    self.book.retry(seq, Row { key: key_of(seq), ..row(0) }, 0);
                 }
             }
             Step::Bury(at) => {
@@ -439,8 +526,11 @@ impl World {
 
 proptest! {
     #[test]
-    fn no_event_is_lost_whatever_happens_in_whatever_order(script in proptest::collection::vec((steps(), any::<bool>()), 1..200)) {
-        let mut world = World::new();
+    fn no_event_is_lost_and_none_overtakes_one_of_its_key_whatever_happens_in_whatever_order(
+        script in proptest::collection::vec((steps(), any::<bool>()), 1..200),
+        rows in prop_oneof![Just(MAX_ROWS), 2..6_usize],
+    ) {
+        let mut world = World::new(rows);
         for (step, save) in &script {
             world.step(step);
             if *save {
@@ -458,6 +548,24 @@ proptest! {
         world.save();
         prop_assert_eq!(world.saved.rows, vec![]);
     }
+}
+
+#[test]
+fn an_event_that_was_under_way_at_a_crash_goes_before_those_that_waited_for_it() {
+    let mut world = World::new(MAX_ROWS);
+    // 1 and 4 are of one key, 2 and 5 of another.
+    for _ in 1..=5 {
+        world.step(&Step::Announce);
+        world.step(&Step::Take);
+    }
+    world.save();
+    world.step(&Step::Crash);
+    world.step(&Step::Due);
+    assert_eq!(world.under_way, [Seq(1)]);
+    world.under_way.clear();
+    world.settle(Seq(1));
+    assert_eq!([0, 0].map(|now| world.book.take_due(now).unwrap().0), [Seq(2), Seq(4)]);
+    assert_eq!(world.book.take_due(0), None, "5 waits behind 2");
 }
 
 #[test]
