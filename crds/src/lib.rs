@@ -27,7 +27,7 @@ pub use files::files;
 pub use replay::{REPLAY_TTL_SECONDS, ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};
 pub use report::{
     CircuitState, DeliveryReport, DeliveryReportSpec, LocalRef, REPORTED_WEBHOOKS, RejectedWebhook,
-    ReplayReport, RunningPlan, WebhookReport,
+    ReplayReport, RunningPlan, StoreProblem, WebhookReport,
 };
 pub use status::{
     Attempt, Condition, ConditionStatus, EventTally, FailedAttempt, SidecarTally, SourceTally, WebhookTally,

@@ -38,9 +38,12 @@ pub struct DeliveryReportSpec {
     #[schemars(length(min = 1, max = 253))]
     pub pod: String,
     /// The identity of the sidecar's store: it stays when a pod is replaced and its volume is not, and the
-    /// tallies go on.
+    /// tallies go on. `unknown` as long as the store is not open.
     #[schemars(length(min = 1, max = 64))]
     pub store: String,
+    /// Why the store takes no events, where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_problem: Option<StoreProblem>,
     /// Which part of the sidecar's report this is, from 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
@@ -72,6 +75,17 @@ pub struct LocalRef {
     /// Its name.
     #[schemars(length(min = 1, max = 253), regex(pattern = crate::NAME))]
     pub name: String,
+}
+
+/// Why a sidecar's store takes no events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoreProblem {
+    /// One word: StoreDamaged, StoreNewer, StoreLocked, StoreFull, StoreForbidden, StoreFailed, StoreOpening, NoSpace, …
+    #[schemars(length(min = 1, max = 64))]
+    pub reason: String,
+    /// A sentence for a person, with the fix.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// The plan that a sidecar runs.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Accepted, ResolvedRefs, Programmed, Ready, Delivering or Complete.
+    /// Accepted, ResolvedRefs, Programmed, Ready, Receiving, Delivering or Complete.
     #[serde(rename = "type")]
     #[schemars(length(max = 316))]
     pub type_: String,

@@ -15,6 +15,8 @@ pub enum Place {
     /// The condition of this type.
     Ready,
     /// The condition of this type.
+    Receiving,
+    /// The condition of this type.
     Delivering,
     /// The condition of this type.
     Complete,
@@ -82,6 +84,12 @@ reasons! {
     /// The endpoint takes what is sent.
     Delivering in [Delivering]:
         "Nothing to do.",
+    /// Every sidecar takes events.
+    Receiving in [Receiving]:
+        "Nothing to do.",
+    /// The store of a sidecar takes no events: it is damaged, locked or full, or cannot be read. What the auth server sends to that pod meanwhile is refused with 503; people sign in all the same.
+    StoreUnavailable in [Receiving]:
+        "Do what the message names: free space or enlarge the volume, end the process that holds it, give the volume to the sidecar's user, or replace damaged files and restart the pod.",
     /// Nothing has been sent yet.
     NothingSent in [Delivering]:
         "Nothing to do: the first event that the Webhook selects changes it; where events should have come, look whether the auth server's hook points at the sidecar.",
@@ -101,7 +109,7 @@ reasons! {
     Pending in [Programmed, Ready]:
         "Wait some seconds; where it stays, look at the log and /readyz of the sidecar in the pod that the message names.",
     /// No sidecar is ready.
-    NoSidecar in [Programmed, Ready]:
+    NoSidecar in [Programmed, Ready, Receiving]:
         "Add the sidecar to the auth server's pods, see that spec.podSelector of the AuthServer selects them, and that they get ready.",
     /// A sidecar could not run the Webhook: its message tells why.
     RejectedBySidecar in [Programmed, Ready]:
@@ -249,11 +257,12 @@ impl fmt::Display for Reason {
 
 impl Place {
     /// Every place, in the order in which one looks.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Accepted,
         Self::ResolvedRefs,
         Self::Programmed,
+        Self::Receiving,
         Self::Delivering,
         Self::Complete,
         Self::Warning,
@@ -268,6 +277,7 @@ impl Place {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Programmed => "Programmed",
             Self::Ready => "Ready",
+            Self::Receiving => "Receiving",
             Self::Delivering => "Delivering",
             Self::Complete => "Complete",
             Self::Warning => "warning",

@@ -15,7 +15,7 @@ use tidings_store::Settings;
 /// The plan is either a file plan.json in the folder --plan, or lies in the Secrets of --auth-server in the
 /// cluster that it runs in. Either is followed, and the last good plan is kept in the data folder and used
 /// at start when there is no other.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(
     name = "tidings-sidecar",
     version,
@@ -78,7 +78,7 @@ enum DrainUntil {
 }
 
 /// The pod, as the downward API tells it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct PodArguments {
     /// The pod's name, which its report has too; the host's name when it is not given.
     #[arg(long, value_name = "NAME", env = "POD_NAME")]

@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use tidings_crds::DeliveryReportSpec;
 use tidings_plan::ObjectName;
 use tidings_pod::Signs;
 use tidings_pod::arguments::Arguments;
 use tidings_pod::cluster::{self, ClusterError};
 use tidings_pod::plan_secret::PlanSecret;
+use tidings_pod::report;
 use tidings_pod::reporter::Reporter;
 use tidings_pod::unmatched::Unmatched;
 use tidings_pod::writer::Writer;
 use tidings_sidecar::plans::PlanFolder;
-use tidings_sidecar::sidecar::{Sidecar, SidecarError};
+use tidings_sidecar::sidecar::{Front, Sidecar, SidecarError};
+use tidings_store::now_ms;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,6 +42,9 @@ struct Beside {
     writer: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
+
+/// How often is looked what keeps the store from opening.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the last report is waited for, once everything else has ended.
 const LAST_REPORT: Duration = Duration::from_secs(2);
@@ -66,22 +72,32 @@ fn say_on_stderr() {
 }
 
 async fn run(arguments: Arguments) -> Result<(), EndError> {
+    let mut ended = std::pin::pin!(ended());
     let mut beside = Beside::default();
-    let sidecar = match (arguments.plan.clone(), arguments.auth_server.clone()) {
-        (_, Some(auth_server)) => in_cluster(arguments, auth_server, &mut beside).await?,
-        (folder, None) => {
-            let sidecar = Sidecar::start(arguments.into()).await?;
-            from_folder(&sidecar, &folder.unwrap_or_default(), &mut beside).await;
-            sidecar
+    // The ports first: whatever becomes of the store, they answer.
+    let front = Front::bind(arguments.clone().into()).await?;
+    let starting = async {
+        match (arguments.plan.clone(), arguments.auth_server.clone()) {
+            (_, Some(auth_server)) => in_cluster(front, &arguments, auth_server, &mut beside).await,
+            (folder, None) => Ok(from_folder(front, &folder.unwrap_or_default(), &mut beside).await),
         }
     };
-    sidecar.run_and_tell(ended(), beside.stop()).await?;
+    let sidecar = tokio::select! {
+        biased;
+        () = ended.as_mut() => None,
+        sidecar = starting => Some(sidecar?),
+    };
+    let result = match sidecar {
+        Some(sidecar) => sidecar.run_and_tell(ended, beside.stop()).await,
+        None => Ok(()),
+    };
     beside.end().await;
-    Ok(())
+    Ok(result?)
 }
 
 /// Runs the folder's plan, or the last good one, and follows the folder.
-async fn from_folder(sidecar: &Sidecar, folder: &Path, beside: &mut Beside) {
+async fn from_folder(front: Front, folder: &Path, beside: &mut Beside) -> Sidecar {
+    let sidecar = front.open().await;
     let mut folder = PlanFolder::new(folder);
     match folder.poll() {
         Ok(Some(plan)) => drop(sidecar.apply_published(&plan).await),
@@ -93,30 +109,61 @@ async fn from_folder(sidecar: &Sidecar, folder: &Path, beside: &mut Beside) {
     }
     sidecar.say_ready();
     beside.follow(sidecar.follow(folder));
+    sidecar
 }
 
 /// Runs the last good plan at once, since an event that is refused is lost, follows the plan's Secrets,
 /// and reports.
 async fn in_cluster(
-    arguments: Arguments,
+    front: Front,
+    arguments: &Arguments,
     auth_server: ObjectName,
     beside: &mut Beside,
 ) -> Result<Sidecar, EndError> {
     let client = cluster::connect().await?;
-    let (pod, unmatched) = (arguments.pod(&auth_server), Unmatched::open(arguments.data_dir()));
-    let sidecar = Sidecar::start(arguments.into()).await?;
+    let pod = arguments.pod(&auth_server);
     let signs = Arc::new(Signs::default());
-    sidecar.show(Arc::clone(&signs) as _);
+    front.show(Arc::clone(&signs) as _);
+    let (newest, reports) = watch::channel(Vec::new());
+    beside.write(Writer::new(client.clone(), auth_server.clone(), pod.clone(), reports, Arc::clone(&signs)));
+    let sidecar = opened(front, &auth_server, &pod.name, &newest).await;
     drop(sidecar.apply_last_good().await);
     let (events, admin) = (sidecar.events_address(), sidecar.admin_address());
     tracing::info!(%auth_server, pod = pod.name, %events, %admin, "the plan is looked for in the cluster");
     let applier = sidecar.applier();
-    let engine = Arc::clone(applier.engine());
-    let plan = PlanSecret::new(client.clone(), auth_server.clone(), applier, Arc::clone(&signs));
+    let plan = PlanSecret::new(client, auth_server.clone(), applier.clone(), signs);
     beside.follow(plan.follow());
-    let (reporter, newest) = Reporter::new(engine, auth_server.clone(), pod.name.clone(), unmatched);
-    beside.report(reporter, Writer::new(client, auth_server, pod, newest, signs));
+    let unmatched = Unmatched::open(arguments.data_dir());
+    beside.report(Reporter::new(applier, auth_server, pod.name, unmatched, newest));
     Ok(sidecar)
+}
+
+/// Opens the store. As long as that cannot be done, the report says why.
+async fn opened(
+    front: Front,
+    auth_server: &ObjectName,
+    pod: &str,
+    newest: &watch::Sender<Vec<DeliveryReportSpec>>,
+) -> Sidecar {
+    let problem = front.problem();
+    let mut reported = None;
+    let reporting = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let problem = problem();
+            if problem != reported
+                && let Some(problem) = problem.clone()
+            {
+                newest.send_replace(report::without_store(&auth_server.name, pod, problem, now_ms()));
+            }
+            reported = problem;
+        }
+    };
+    tokio::select! {
+        biased;
+        sidecar = front.open() => sidecar,
+        () = reporting => std::future::pending().await,
+    }
 }
 
 // === impl Beside ===
@@ -128,8 +175,12 @@ impl Beside {
     }
 
     /// Reports until it is stopped.
-    fn report(&mut self, reporter: Reporter, writer: Writer) {
+    fn report(&mut self, reporter: Reporter) {
         self.reporter = Some(tokio::spawn(reporter.run(self.stop.subscribe())));
+    }
+
+    /// Writes reports as long as there are any to come.
+    fn write(&mut self, writer: Writer) {
         self.writer = Some(tokio::spawn(writer.run()));
     }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tidings_crds::{
     Attempt, CircuitState, DeliveryReportSpec, EventTally, FailedAttempt, LocalRef, REPORTED_WEBHOOKS,
-    RejectedWebhook, ReplayReport, RunningPlan, WebhookReport,
+    RejectedWebhook, ReplayReport, RunningPlan, StoreProblem, WebhookReport,
 };
 use tidings_plan::ObjectName;
 use tidings_sidecar::engine::Applied;
+use tidings_sidecar::front;
 use tidings_sidecar::tally::{Failure, Snapshot, Success};
 use tidings_store::ReplayProgress;
 
@@ -25,6 +26,9 @@ const MAX_EVENT: usize = 256;
 /// The most replays that are told of.
 const MAX_REPLAYS: usize = 256;
 
+/// The identity of a store that is not open.
+const UNKNOWN_STORE: &str = "unknown";
+
 /// What a report is made from.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -34,6 +38,8 @@ pub struct Observed {
     pub pod: String,
     /// The store's identity.
     pub store: String,
+    /// Why the store takes nothing, where it does not.
+    pub problem: Option<front::StoreProblem>,
     /// What became of the last plan.
     pub applied: Arc<Applied>,
     /// Events that were stored, since the store was made.
@@ -50,8 +56,18 @@ pub struct Observed {
 
 /// The report's parts, at least one.
 pub fn parts(observed: &Observed) -> Vec<DeliveryReportSpec> {
-    let Observed { auth_server, pod, store, applied, received, unmatched, webhooks, replays, time_ms } =
-        observed;
+    let Observed {
+        auth_server,
+        pod,
+        store,
+        problem,
+        applied,
+        received,
+        unmatched,
+        webhooks,
+        replays,
+        time_ms,
+    } = observed;
     let telling: Vec<_> = webhooks.iter().filter(|one| is_telling(one)).map(webhook).collect();
     let mut webhooks = telling.chunks(REPORTED_WEBHOOKS);
     let mut rejected = applied.rejected.chunks(REPORTED_WEBHOOKS);
@@ -60,6 +76,7 @@ pub fn parts(observed: &Observed) -> Vec<DeliveryReportSpec> {
         auth_server_ref: LocalRef { name: auth_server.clone() },
         pod: pod.clone(),
         store: store.clone(),
+        store_problem: problem.as_ref().filter(|_| part == 0).map(store_problem),
         part: i32::try_from(part).unwrap_or(i32::MAX),
         plan: RunningPlan { generation: number(applied.generation), digest: applied.digest.clone() },
         time: time(*time_ms),
@@ -72,6 +89,27 @@ pub fn parts(observed: &Observed) -> Vec<DeliveryReportSpec> {
         replays: if part == 0 { replays.iter().take(MAX_REPLAYS).map(replay).collect() } else { Vec::new() },
     };
     (0..count).map(part).collect()
+}
+
+/// The report of a sidecar whose store is not open.
+pub fn without_store(
+    auth_server: &str,
+    pod: &str,
+    problem: front::StoreProblem,
+    time_ms: i64,
+) -> Vec<DeliveryReportSpec> {
+    parts(&Observed {
+        auth_server: auth_server.to_owned(),
+        pod: pod.to_owned(),
+        store: UNKNOWN_STORE.to_owned(),
+        problem: Some(problem),
+        applied: Arc::default(),
+        received: 0,
+        unmatched: 0,
+        webhooks: Vec::new(),
+        replays: Vec::new(),
+        time_ms,
+    })
 }
 
 /// Whether two parts say the same: when it was written is no news, and which plan runs is the first
@@ -151,6 +189,11 @@ fn failure(failure: &Failure) -> FailedAttempt {
         attempt: small(*attempt),
         message: shortened(message, MAX_MESSAGE),
     }
+}
+
+fn store_problem(problem: &front::StoreProblem) -> StoreProblem {
+    let front::StoreProblem { reason, message } = problem;
+    StoreProblem { reason: (*reason).to_owned(), message: shortened(message, MAX_MESSAGE) }
 }
 
 fn left_out((webhook, message): &(ObjectName, String)) -> RejectedWebhook {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidings_crds::DeliveryReportSpec;
 use tidings_plan::ObjectName;
 use tidings_sidecar::engine::{Applied, Engine};
+use tidings_sidecar::sidecar::Applier;
 use tidings_sidecar::tally::Standing;
 use tidings_store::{ReplayProgress, SqliteStore, Store as _, now_ms};
 use tokio::sync::watch;
@@ -30,13 +31,23 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Looks at a sidecar and makes its reports.
 pub struct Reporter {
+    applier: Applier,
     engine: Arc<Engine<SqliteStore>>,
     auth_server: ObjectName,
     pod: String,
     unmatched: Unmatched,
     newest: watch::Sender<Vec<DeliveryReportSpec>>,
     /// What was reported last.
-    seen: Option<(Arc<Applied>, Vec<Standing>, Vec<ReplayProgress>)>,
+    seen: Option<Seen>,
+}
+
+/// What is worth a report when it changes.
+struct Seen {
+    applied: Arc<Applied>,
+    standings: Vec<Standing>,
+    replays: Vec<ReplayProgress>,
+    /// The word alone: its sentence holds numbers that change.
+    problem: Option<&'static str>,
 }
 
 /// What is worth a report before its time.
@@ -50,15 +61,16 @@ enum News {
 // === impl Reporter ===
 
 impl Reporter {
-    /// A reporter, and where its newest report is.
+    /// A reporter, and where it puts its newest report.
     pub fn new(
-        engine: Arc<Engine<SqliteStore>>,
+        applier: Applier,
         auth_server: ObjectName,
         pod: String,
         unmatched: Unmatched,
-    ) -> (Self, watch::Receiver<Vec<DeliveryReportSpec>>) {
-        let (newest, reports) = watch::channel(Vec::new());
-        (Self { engine, auth_server, pod, unmatched, newest, seen: None }, reports)
+        newest: watch::Sender<Vec<DeliveryReportSpec>>,
+    ) -> Self {
+        let engine = Arc::clone(applier.engine());
+        Self { applier, engine, auth_server, pod, unmatched, newest, seen: None }
     }
 
     /// Reports until `stop` says so, and then once more: an engine that was stopped has no numbers.
@@ -86,19 +98,30 @@ impl Reporter {
                 }
                 None => continue,
             }
-            self.seen = Some((self.engine.applied(), self.engine.standings(), self.engine.replays()));
+            self.seen = Some(self.look());
             self.report();
             (reported, due) = (now, now + REPORT_EVERY);
         }
     }
 
+    fn look(&self) -> Seen {
+        Seen {
+            applied: self.engine.applied(),
+            standings: self.engine.standings(),
+            replays: self.engine.replays(),
+            problem: self.applier.problem().map(|problem| problem.reason),
+        }
+    }
+
     /// What is other than it was reported.
     fn differs(&self) -> Option<News> {
-        let Some((applied, standings, replays)) = &self.seen else { return Some(News::Plan) };
-        if !Arc::ptr_eq(applied, &self.engine.applied()) {
+        let Some(seen) = &self.seen else { return Some(News::Plan) };
+        let now = self.look();
+        if !Arc::ptr_eq(&seen.applied, &now.applied) {
             return Some(News::Plan);
         }
-        let same = *standings == self.engine.standings() && *replays == self.engine.replays();
+        let same =
+            (&seen.standings, &seen.replays, seen.problem) == (&now.standings, &now.replays, now.problem);
         (!same).then_some(News::Standing)
     }
 
@@ -107,6 +130,7 @@ impl Reporter {
             auth_server: self.auth_server.name.clone(),
             pod: self.pod.clone(),
             store: self.engine.store().identity().to_owned(),
+            problem: self.applier.problem(),
             applied: self.engine.applied(),
             // Each event has the next place in the log, from 1.
             received: self.engine.store().head().0,

@@ -21,6 +21,7 @@ use serde_json::json;
 use tidings_plan::ObjectName;
 use tidings_store::Store;
 
+use crate::front::Surface;
 use crate::lane::spec::Spec;
 use crate::serve::Peer;
 use crate::sidecar::Parts;
@@ -31,15 +32,18 @@ pub(crate) use scrapes::Scrapes;
 /// How many dead letters one answer lists at the most.
 const MAX_DEAD_LETTERS: usize = 1000;
 
-/// How long an auth server's start waits for the plan. Without one its events are refused; but a plan that
-/// is never made must not keep people from signing in.
-const PLAN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an auth server's start waits for the store and the plan. Without them its events are refused; but
+/// a store that never opens, or a plan that is never made, must not keep people from signing in.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The pages that answer anyone.
 const OPEN_PAGES: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 
 /// Answers one request to the admin port.
-pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B>) -> Response<Full<Bytes>> {
+pub(crate) async fn answer<S: Store, B>(
+    surface: Arc<Surface<S>>,
+    request: Request<B>,
+) -> Response<Full<Bytes>> {
     let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_local());
     if !is_local && !OPEN_PAGES.contains(&request.uri().path()) {
         return refusal(
@@ -48,6 +52,22 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
             "this page answers who is in the pod: use kubectl tidings, or kubectl port-forward",
         );
     }
+    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+    match request.uri().path() {
+        "/livez" if is_read => text(StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" if is_read => ready(&surface),
+        "/startupz" if is_read => may_start(&surface),
+        "/metrics" if is_read => metrics(scrapes::page(&surface).await),
+        _ => of_deliveries(&surface, request).await,
+    }
+}
+
+/// The pages on deliveries, which need the store.
+async fn of_deliveries<S: Store, B>(surface: &Surface<S>, request: Request<B>) -> Response<Full<Bytes>> {
+    let Some(parts) = surface.parts().map(Arc::clone) else {
+        let why = surface.problem().map(|problem| problem.to_string()).unwrap_or_default();
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", &why);
+    };
     if request.uri().path() == "/test" {
         return match to_test(&parts, &request) {
             Ok(spec) => test(&parts, &spec).await,
@@ -63,17 +83,6 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
     }
     let query = request.uri().query().unwrap_or_default();
     match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => ready(&parts),
-        "/startupz" => may_start(&parts),
-        "/metrics" => match scrapes::page(&parts).await {
-            Some(page) => metrics(page),
-            None => refusal(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "EncodingFailed",
-                "the metrics could not be encoded",
-            ),
-        },
         "/deliveries" => deliveries(&parts, query),
         "/deadletters" => dead_letters(parts, query).await,
         "/replays" => json_of(&parts.engine.replays()),
@@ -86,33 +95,38 @@ pub(crate) async fn answer<S: Store, B>(parts: Arc<Parts<S>>, request: Request<B
     }
 }
 
-/// Whether the auth server beside it may start: a plan runs, or none came in time.
-fn may_start<S: Store>(parts: &Parts<S>) -> Response<Full<Bytes>> {
-    match no_plan(parts) {
-        None => text(StatusCode::OK, "ok\n".to_owned()),
-        Some(reason) if parts.started.elapsed() < PLAN_PATIENCE => {
-            text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n")
+/// Whether the auth server beside it may start: a plan runs, or the store or the plan did not come in time.
+fn may_start<S: Store>(surface: &Surface<S>) -> Response<Full<Bytes>> {
+    let missing = match surface.parts() {
+        None => surface.problem().map(|problem| format!("without a store, events are refused: {problem}")),
+        Some(parts) => {
+            no_plan(surface, parts).map(|why| format!("without a plan, events are refused: {why}"))
         }
-        Some(reason) => text(StatusCode::OK, format!("ok without a plan, events are refused: {reason}\n")),
+    };
+    match missing {
+        Some(missing) if surface.started.elapsed() < PATIENCE => {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("it would start {missing}\n"))
+        }
+        missing => {
+            surface.gives_way();
+            text(
+                StatusCode::OK,
+                missing.map_or_else(|| "ok\n".to_owned(), |missing| format!("ok {missing}\n")),
+            )
+        }
     }
 }
 
 /// Why no plan runs, when none does.
-fn no_plan<S: Store>(parts: &Parts<S>) -> Option<String> {
-    if parts.receiver.takes_events() {
-        return None;
-    }
-    let waiting = || "waiting for one".to_owned();
-    let because = parts.surroundings.get().map_or_else(waiting, |around| around.no_plan_because());
-    Some(format!("no plan yet: {because}"))
+fn no_plan<S: Store>(surface: &Surface<S>, parts: &Parts<S>) -> Option<String> {
+    (!parts.receiver.takes_events()).then(|| format!("no plan yet: {}", surface.no_plan_because()))
 }
 
-/// Ready once a plan runs and events are taken; the reasons stand in the answer.
-fn ready<S: Store>(parts: &Parts<S>) -> Response<Full<Bytes>> {
-    let mut reasons: Vec<_> = no_plan(parts).into_iter().collect();
-    if let Err(error) = parts.engine.store().writable() {
-        reasons.push(error.to_string());
-    }
+/// Ready once the store is open, a plan runs and events are taken; the reasons stand in the answer.
+fn ready<S: Store>(surface: &Surface<S>) -> Response<Full<Bytes>> {
+    let no_plan = surface.parts().and_then(|parts| no_plan(surface, parts));
+    let problem = surface.problem().map(|problem| problem.to_string());
+    let reasons: Vec<_> = no_plan.into_iter().chain(problem).collect();
     if reasons.is_empty() {
         return text(StatusCode::OK, "ok\n".to_owned());
     }
@@ -211,8 +225,14 @@ fn json_of(value: &impl Serialize) -> Response<Full<Bytes>> {
     with_type(StatusCode::OK, "application/json", Bytes::from(body))
 }
 
-fn metrics(page: Bytes) -> Response<Full<Bytes>> {
-    with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page)
+fn metrics(page: Option<Bytes>) -> Response<Full<Bytes>> {
+    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match page {
+        Some(page) => with_type(StatusCode::OK, TYPE, page),
+        None => {
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "EncodingFailed", "the metrics could not be encoded")
+        }
+    }
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

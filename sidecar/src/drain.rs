@@ -1,6 +1,8 @@
-//! The end of a sidecar whose volume goes with its pod: what waits is delivered before.
+//! The end of a sidecar: what changed is saved, and where the volume goes with its pod what waits is delivered
+//! before.
 //!
-//! In: an engine that takes no event any more, and a deadline. Out: deliveries, and a word on what is left.
+//! In: an engine that takes no event any more, and a deadline. Out: deliveries, a word on what is left, and a
+//! store that is closed, or the reason why not. It must never wait longer than its time for a disk.
 //! An endpoint that fails keeps nobody waiting longer than its next attempt is away: when nothing can go on
 //! before the deadline, it is over.
 
@@ -10,10 +12,14 @@ use tidings_store::{Store, now_ms};
 use tokio::time::Instant;
 
 use crate::engine::Engine;
+use crate::sidecar::SidecarError;
 use crate::tally::Snapshot;
 
 /// How often is looked whether something waits yet.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long the last save may take at least, where deliveries used up all the time.
+const LAST_SAVE: Duration = Duration::from_secs(2);
 
 /// How many Webhooks are named with what they lose.
 const MOST_NAMED: usize = 20;
@@ -37,6 +43,26 @@ pub(crate) async fn deliver_what_waits<S: Store>(engine: &Engine<S>, deadline: I
         tokio::time::sleep(LOOK_EVERY).await;
     }
     tell_what_is_left(&engine.snapshots());
+}
+
+/// Stops the engine, saves what changed and closes the store, by the deadline or little later: on a disk that
+/// is full, or does not answer, a save waits for ever.
+pub(crate) async fn finish<S: Store>(engine: &Engine<S>, deadline: Instant) -> Result<(), SidecarError> {
+    engine.stop(deadline).await;
+    let saving = async {
+        engine.save().await?;
+        engine.store().close().await
+    };
+    let by = deadline.max(Instant::now() + LAST_SAVE);
+    match tokio::time::timeout_at(by, saving).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(SidecarError::NotSaved { why: why_not_saved(engine) }),
+    }
+}
+
+fn why_not_saved<S: Store>(engine: &Engine<S>) -> String {
+    let why = engine.store().writable().err().map(|error| error.to_string());
+    why.unwrap_or_else(|| "the disk is full, or the volume does not answer: look after both".to_owned())
 }
 
 fn tell_what_is_left(webhooks: &[Snapshot]) {

@@ -286,8 +286,9 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Stops: starts nothing more, waits until `deadline` for attempts under way, and saves.
-    pub async fn stop(&self, deadline: Instant) -> Result<(), StoreError> {
+    /// Stops: starts nothing more, and waits until `deadline` for attempts under way. What they changed is to
+    /// be saved then.
+    pub async fn stop(&self, deadline: Instant) {
         self.stop.send_replace(true);
         self.known_replays().stop();
         let lanes: Vec<Running> = {
@@ -304,7 +305,6 @@ impl<S: Store> Engine<S> {
                 abort.abort();
             }
         }
-        self.save().await
     }
 
     /// Saves what changed. With a new Webhook's place saved, no event after it can be missed.

@@ -18,6 +18,9 @@ mod descriptors;
 
 pub mod sidecar;
 
+pub mod front;
+mod opening;
+
 pub mod serve;
 
 pub mod receive;

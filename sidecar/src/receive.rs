@@ -43,7 +43,7 @@ pub struct Receiver<S> {
     max_body: usize,
     bodies: Semaphore,
     ingest: ArcSwapOption<Prepared>,
-    counts: Counts,
+    counts: Arc<Counts>,
 }
 
 /// How events are checked, keys prepared.
@@ -99,7 +99,7 @@ words! {
         /// The disk is nearly full.
         NoSpace: "Free space on the sidecar's volume or enlarge it; events are taken again at once.",
         /// The store takes nothing.
-        StoreUnavailable: "Read the sidecar's log: a store that failed ends the process, and the restart opens it again or names the damaged file.",
+        StoreUnavailable: "Read the message, the sidecar's /readyz, or Receiving of the AuthServer: each names the cause and the fix. Where time or space helps, events are taken again without a restart.",
     }
 }
 
@@ -159,9 +159,9 @@ impl Counts {
 
 impl<S: Store> Receiver<S> {
     /// A receiver that refuses everything until it is told how events are checked.
-    pub fn new(store: Arc<S>, max_body: usize) -> Self {
+    pub fn new(store: Arc<S>, max_body: usize, counts: Arc<Counts>) -> Self {
         let bodies = Semaphore::new(BODIES_KIB.max(kib(max_body) as usize));
-        Self { store, max_body, bodies, ingest: ArcSwapOption::empty(), counts: Counts::default() }
+        Self { store, max_body, bodies, ingest: ArcSwapOption::empty(), counts }
     }
 
     /// Checks events like this from now on. A key that cannot be used checks nothing: with no other
@@ -174,11 +174,6 @@ impl<S: Store> Receiver<S> {
     /// Whether it was told how events are checked.
     pub fn takes_events(&self) -> bool {
         self.ingest.load().is_some()
-    }
-
-    /// What was received, and what was refused.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
     }
 
     /// Answers one request to the events port.
@@ -215,9 +210,7 @@ impl<S: Store> Receiver<S> {
         if head.method != Method::POST {
             return Err((Refusal::MethodNotAllowed, "events are taken at POST /events".to_owned()));
         }
-        let prepared = self.ingest.load_full().ok_or_else(|| {
-            (Refusal::NoPlan, "no plan runs yet, so nobody could say how to check this event".to_owned())
-        })?;
+        let prepared = self.ingest.load_full().ok_or_else(|| self.without_plan())?;
         // Held until the event is stored.
         let (body, _memory) = self.read(&head.headers, body).await?;
         prepared.check(&head.headers, &body)?;
@@ -270,6 +263,15 @@ impl<S: Store> Receiver<S> {
         }
     }
 
+    /// On a full disk a plan waits for the places of its Webhooks to be saved.
+    fn without_plan(&self) -> (Refusal, String) {
+        if let Err(error @ AppendError::NoSpace { .. }) = self.store.writable() {
+            return (Refusal::NoSpace, error.to_string());
+        }
+        let message = "no plan runs yet, so nobody could say how to check this event";
+        (Refusal::NoPlan, message.to_owned())
+    }
+
     fn too_large(&self) -> (Refusal, String) {
         let message = format!(
             "the body is larger than {} bytes: start with a larger --max-body-bytes to take it",
@@ -319,6 +321,13 @@ where
 /// The size in KiB, rounded up.
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+/// Refuses an event that came while there is no store, whatever it says.
+pub(crate) fn refuse_without_store(counts: &Counts, message: &str) -> Response<Full<Bytes>> {
+    counts.received.fetch_add(1, Ordering::Relaxed);
+    counts.refuse(Refusal::StoreUnavailable, message);
+    refuse(Refusal::StoreUnavailable, message)
 }
 
 fn refuse(refusal: Refusal, message: &str) -> Response<Full<Bytes>> {

@@ -1,29 +1,28 @@
 //! The whole sidecar: store, engine, the events port and the admin port, started and ended in order.
 //!
-//! At start: the store is opened and checked, the ports are bound, the last good plan runs if there is
-//! one. At the end: no new connection is taken, requests under way are answered, what waits is delivered
+//! At start: the ports are bound and the admin port answers ([`Front`]), the store is opened and checked, the
+//! last good plan runs if there is one, and then events are taken. At the end: no new connection is taken, requests under way are answered, what waits is delivered
 //! where that is asked ([`Drain`]), attempts under way are waited for, what changed is saved, the store is
 //! synced and closed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tidings_plan::{Plan, Published};
 use tidings_store::{Settings, SqliteStore, Store, StoreError, now_ms};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, Scrapes};
 use crate::descriptors;
 use crate::drain::{self, Drain};
 use crate::engine::{Applied, Engine};
+use crate::front::{self, StoreProblem, Surface};
 use crate::metrics::Scrape;
+use crate::opening::{self, Opened};
 use crate::plans::{self, LOOK_EVERY, PlanFolder};
 use crate::receive::Receiver;
-use crate::serve::{self, Limits};
 use crate::test_event::Tester;
 
 /// How long a plan waits for its Webhooks' places to be saved, which takes a millisecond mostly.
@@ -54,6 +53,14 @@ pub enum SidecarError {
     /// The store cannot be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// At the end what changed last was not saved within the time.
+    #[error(
+        "what was delivered last could not be saved within the time at the end: {why}. No event is lost; after the next start some are delivered a second time, under the same webhook-id"
+    )]
+    NotSaved {
+        /// What keeps it.
+        why: String,
+    },
     /// A port cannot be had.
     #[error(
         "cannot listen on {address} ({what}): {source}; end what listens there, or choose another address"
@@ -68,9 +75,9 @@ pub enum SidecarError {
     },
 }
 
-/// A sidecar at work.
-pub struct Sidecar {
-    parts: Arc<Parts<SqliteStore>>,
+/// A sidecar whose ports are bound, and whose store is not open yet. Its admin port answers.
+pub struct Front {
+    surface: Arc<Surface<SqliteStore>>,
     options: Options,
     events: SocketAddr,
     admin: SocketAddr,
@@ -78,10 +85,17 @@ pub struct Sidecar {
     servers: Vec<JoinHandle<()>>,
 }
 
+/// A sidecar at work.
+pub struct Sidecar {
+    front: Front,
+    parts: Arc<Parts<SqliteStore>>,
+}
+
 /// Runs plans on a sidecar that is under way.
 #[derive(Clone)]
 pub struct Applier {
     parts: Arc<Parts<SqliteStore>>,
+    surface: Arc<Surface<SqliteStore>>,
     events: SocketAddr,
     admin: SocketAddr,
 }
@@ -99,10 +113,9 @@ pub trait Surroundings: Send + Sync {
 pub(crate) struct Parts<S> {
     pub(crate) engine: Arc<Engine<S>>,
     pub(crate) receiver: Arc<Receiver<S>>,
-    pub(crate) surroundings: OnceLock<Arc<dyn Surroundings>>,
     pub(crate) tester: Tester,
-    pub(crate) scrapes: Scrapes,
-    pub(crate) started: Instant,
+    /// Whether connections to the events port are taken.
+    accepts: watch::Sender<bool>,
     data_dir: PathBuf,
 }
 
@@ -122,41 +135,78 @@ impl Default for Options {
     }
 }
 
-// === impl Sidecar ===
+// === impl Front ===
 
-impl Sidecar {
-    /// Opens the store and binds the ports. Events are refused with 503 until a plan runs.
-    pub async fn start(options: Options) -> Result<Self, SidecarError> {
+impl Front {
+    /// Binds the ports. The admin port answers from now on; connections to the events port wait until a plan
+    /// runs, or it is known that none will soon.
+    pub async fn bind(options: Options) -> Result<Self, SidecarError> {
         descriptors::raise();
-        let store = Arc::new(SqliteStore::open(options.store.clone())?);
-        let engine = Engine::start(Arc::clone(&store), options.control_plane.clone())?;
-        let receiver = Arc::new(Receiver::new(store, options.max_body_bytes));
-        let (events, events_at) = listen("events", options.listen).await?;
-        let (admin, admin_at) = listen("admin", options.admin_listen).await?;
-        let (surroundings, data_dir) = (OnceLock::new(), options.store.dir.clone());
-        let (tester, scrapes, started) = (Tester::default(), Scrapes::default(), Instant::now());
-        let parts = Arc::new(Parts { engine, receiver, surroundings, tester, scrapes, started, data_dir });
-        let stop = watch::Sender::new(false);
+        let (events_port, events) = front::listen("events", options.listen).await?;
+        let (admin_port, admin) = front::listen("admin", options.admin_listen).await?;
+        tracing::info!(%events, %admin, "the ports are bound");
+        let (surface, stop) = (Arc::new(Surface::new()), watch::Sender::new(false));
         let servers = vec![
-            tokio::spawn(serve_events(events, Arc::clone(&parts), stop.subscribe())),
-            tokio::spawn(serve_admin(admin, Arc::clone(&parts), stop.subscribe())),
+            tokio::spawn(front::serve_events(events_port, Arc::clone(&surface), stop.subscribe())),
+            tokio::spawn(front::serve_admin(admin_port, Arc::clone(&surface), stop.subscribe())),
         ];
-        Ok(Self { parts, options, events: events_at, admin: admin_at, stop, servers })
-    }
-
-    /// Where events are received.
-    pub fn events_address(&self) -> SocketAddr {
-        self.events
-    }
-
-    /// Where the admin surface is.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+        Ok(Self { surface, options, events, admin, stop, servers })
     }
 
     /// Shows what surrounds it on the admin surface too; the first one counts.
     pub fn show(&self, surroundings: Arc<dyn Surroundings>) {
-        let _ = self.parts.surroundings.set(surroundings);
+        let _ = self.surface.surroundings.set(surroundings);
+    }
+
+    /// Why the store takes nothing: as a value to ask for again.
+    pub fn problem(&self) -> impl Fn() -> Option<StoreProblem> + Send + Sync + use<> {
+        let surface = Arc::clone(&self.surface);
+        move || surface.problem()
+    }
+
+    /// Opens the store, as soon as that can be done. Where a person must replace files it never resolves:
+    /// `/readyz` names them, and events are refused.
+    pub async fn open(self) -> Sidecar {
+        let Options { store, control_plane, .. } = &self.options;
+        let opened = opening::open_sometime(store, control_plane, &self.surface).await;
+        Sidecar::of(self, opened)
+    }
+}
+
+// === impl Sidecar ===
+
+impl Sidecar {
+    /// Binds the ports and opens the store, once: for who looks on and can start it again. Events are
+    /// taken once a plan runs.
+    pub async fn start(options: Options) -> Result<Self, SidecarError> {
+        let front = Front::bind(options).await?;
+        let Options { store, control_plane, .. } = &front.options;
+        let opened = opening::open(store.clone(), control_plane.clone()).await?;
+        Ok(Self::of(front, opened))
+    }
+
+    fn of(front: Front, Opened { store, engine }: Opened) -> Self {
+        let Options { max_body_bytes, store: Settings { dir, .. }, .. } = &front.options;
+        let receiver = Receiver::new(store, *max_body_bytes, Arc::clone(&front.surface.counts));
+        let parts = Arc::new(Parts {
+            engine,
+            receiver: Arc::new(receiver),
+            tester: Tester::default(),
+            accepts: front.surface.accepts(),
+            data_dir: dir.clone(),
+        });
+        front.surface.opened(Arc::clone(&parts));
+        Self { front, parts }
+    }
+
+    /// Where events are received.
+    pub fn events_address(&self) -> SocketAddr {
+        self.front.events
+    }
+
+    /// Where the admin surface is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.front.admin
     }
 
     /// Prints the one line that says where events are taken, for people and scripts.
@@ -166,7 +216,9 @@ impl Sidecar {
 
     /// A handle that runs plans.
     pub fn applier(&self) -> Applier {
-        Applier { parts: Arc::clone(&self.parts), events: self.events, admin: self.admin }
+        let Front { surface, events, admin, .. } = &self.front;
+        let (parts, surface) = (Arc::clone(&self.parts), Arc::clone(surface));
+        Applier { parts, surface, events: *events, admin: *admin }
     }
 
     /// Runs a plan, and keeps it as the last good one. When it returns, each of its Webhooks has its
@@ -180,16 +232,16 @@ impl Sidecar {
         self.parts.apply(plan).await
     }
 
-    /// Runs the last good plan, when there is one; a damaged one is told and left alone.
+    /// Runs the last good plan, when there is one; a damaged one is logged and left alone. Events that come
+    /// while there is none are refused.
     pub async fn apply_last_good(&self) -> Option<Arc<Applied>> {
         match plans::last_good(&self.parts.data_dir) {
-            Ok(Some(plan)) => Some(self.parts.apply(&plan).await),
-            Ok(None) => None,
-            Err(error) => {
-                tracing::warn!(%error, "the last good plan cannot be used");
-                None
-            }
+            Ok(Some(plan)) => return Some(self.parts.apply(&plan).await),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the last good plan cannot be used"),
         }
+        self.parts.accepts.send_replace(true);
+        None
     }
 
     /// Follows a folder for ever: each new plan is run.
@@ -209,18 +261,20 @@ impl Sidecar {
         }
     }
 
-    /// Works until `shutdown` resolves, then ends in order; an error of the store ends it at once.
+    /// Works until `shutdown` resolves, then ends in order; an error of the store ends it, once that keeps no
+    /// auth server from starting.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), SidecarError> {
         self.run_and_tell(shutdown, std::future::ready(())).await
     }
 
-    /// The same. `tell` is awaited once what waits was delivered and while the engine has its numbers yet.
+    /// The same. `tell` is awaited once what waits was delivered, or the store failed, and while the engine
+    /// has its numbers yet.
     pub async fn run_and_tell(
         self,
         shutdown: impl Future<Output = ()>,
         tell: impl Future<Output = ()>,
     ) -> Result<(), SidecarError> {
-        let Self { parts, options, events: _, admin: _, stop, servers } = self;
+        let Self { front: Front { surface, options, stop, servers, .. }, parts } = self;
         let engine = &parts.engine;
         let ending = async {
             shutdown.await;
@@ -228,23 +282,27 @@ impl Sidecar {
             stop.send_replace(true);
             for server in servers {
                 // A server that panicked has told so; there is nothing left to end.
-                let _ = server.await;
+                let _ = tokio::time::timeout_at(deadline, server).await;
             }
             if options.drain == Drain::Delivered {
                 drain::deliver_what_waits(engine, deadline).await;
             }
-            tell.await;
             deadline
         };
-        let deadline = tokio::select! {
-            biased;
-            deadline = ending => deadline,
+        let failing = async {
             // It also saves what is delivered meanwhile.
-            error = engine.run_until_failure() => return Err(error.into()),
+            let error = engine.run_until_failure().await;
+            surface.failed(&error);
+            surface.may_end().await;
+            error
         };
-        engine.stop(deadline).await?;
-        engine.store().close().await?;
-        Ok(())
+        let ended = tokio::select! {
+            biased;
+            deadline = ending => Ok(deadline),
+            error = failing => Err(error),
+        };
+        tell.await;
+        drain::finish(engine, ended?).await
     }
 }
 
@@ -273,6 +331,11 @@ impl Applier {
     pub fn engine(&self) -> &Arc<Engine<SqliteStore>> {
         &self.parts.engine
     }
+
+    /// Why the store takes nothing, where it does not.
+    pub fn problem(&self) -> Option<StoreProblem> {
+        self.surface.problem()
+    }
 }
 
 // === impl Parts ===
@@ -295,6 +358,7 @@ impl<S: Store> Parts<S> {
         });
         // On a full disk it goes on by itself as soon as there is space.
         let _ = tokio::time::timeout(SAVE_PATIENCE, saving).await;
+        self.accepts.send_replace(true);
         if let Err(error) = plans::keep_last_good(&self.data_dir, published) {
             tracing::warn!(%error, "the plan runs, but could not be kept for the next start");
         }
@@ -306,13 +370,9 @@ impl<S: Store> Parts<S> {
     pub(crate) fn scrape(&self) -> Scrape {
         let store = self.engine.store();
         let applied = self.engine.applied();
-        let counts = self.receiver.counts();
-        let mut counters = counts.totals();
         let damaged = store.damaged_events();
-        counters.push(("store_damaged_events", "Events of the log that were found damaged", damaged));
-        counters.extend(self.surroundings.get().into_iter().flat_map(|around| around.counters()));
         Scrape {
-            counters,
+            counters: vec![("store_damaged_events", "Events of the log that were found damaged", damaged)],
             gauges: vec![
                 ("store_head", "The last event's place in the log", store.head().0 as f64),
                 ("store_oldest", "The first event's place that retention left", store.oldest().0 as f64),
@@ -325,29 +385,9 @@ impl<S: Store> Parts<S> {
                     applied.rejected.len() as f64,
                 ),
             ],
-            refused: counts.refused(),
+            refused: Vec::new(),
             webhooks: self.engine.snapshots(),
             now_ms: now_ms(),
         }
     }
-}
-
-async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), SidecarError> {
-    let refused = |source| SidecarError::Listen { what, address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
-    Ok((listener, bound))
-}
-
-async fn serve_events<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, stop: watch::Receiver<bool>) {
-    serve::serve(listener, Limits::EVENTS.within_sixteenths(3), stop, move |request| {
-        let receiver = Arc::clone(&parts.receiver);
-        async move { receiver.answer(request).await }
-    })
-    .await;
-}
-
-async fn serve_admin<S: Store>(listener: TcpListener, parts: Arc<Parts<S>>, stop: watch::Receiver<bool>) {
-    let limits = Limits::ADMIN.within_sixteenths(1);
-    serve::serve(listener, limits, stop, move |request| admin::answer(Arc::clone(&parts), request)).await;
 }

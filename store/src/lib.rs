@@ -23,6 +23,7 @@
 //!    [`Store::failed`] resolves, and the process must end. What was acknowledged stays.
 //! 7. **Retention.** Events older than [`Settings::max_age`], and the oldest ones beyond
 //!    [`Settings::max_bytes`], are removed from the head; [`Store::oldest`] tells where the log begins.
+//!    Removing needs space too: on a full disk it waits, and the store goes on.
 //! 8. **Replays.** How far a replay came ([`LaneChange::replays`]), the rows that it put in line and the
 //!    dead letters that left for them ([`LaneChange::revived`]) are of one [`Changes`], and so stand or
 //!    fall together (4). A row may be written for any event of the log, also one that its cursor has
@@ -190,6 +191,22 @@ pub enum StoreError {
     Locked {
         /// The folder.
         path: PathBuf,
+    },
+    /// The disk has no room for what opening writes.
+    #[error("the disk of {path} is full ({reason}): free space on it or enlarge the volume", path = path.display())]
+    Full {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's word.
+        reason: String,
+    },
+    /// The folder or a file in it may not be read or written.
+    #[error("{path} cannot be read and written ({reason}): give it to the user that the sidecar runs as (in a pod: securityContext.fsGroup), and mount the volume read-write", path = path.display())]
+    Forbidden {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's word.
+        reason: String,
     },
     /// The store was closed.
     #[error("the store is closed")]
@@ -380,6 +397,47 @@ impl Lookup {
         }
     }
 }
+
+// === impl StoreError ===
+
+impl StoreError {
+    /// One word for it, as a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Failed { .. } => "StoreFailed",
+            Self::Damaged { .. } => "StoreDamaged",
+            Self::Newer { .. } => "StoreNewer",
+            Self::Locked { .. } => "StoreLocked",
+            Self::Full { .. } => "StoreFull",
+            Self::Forbidden { .. } => "StoreForbidden",
+            Self::Closed => "StoreClosed",
+        }
+    }
+
+    /// Whether opening may succeed later in the same process: another process ends, space is freed, a volume
+    /// answers again. Files that a person must replace are not opened again meanwhile: a backup that is half
+    /// copied can look whole.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed { .. } | Self::Locked { .. } | Self::Full { .. } | Self::Forbidden { .. } => true,
+            Self::Damaged { .. } | Self::Newer { .. } | Self::Closed => false,
+        }
+    }
+}
+
+// === impl AppendError ===
+
+impl AppendError {
+    /// One word for it, as a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSpace { .. } => "NoSpace",
+            Self::Store(error) => error.reason(),
+        }
+    }
+}
+
+// === impl Settings ===
 
 impl Default for Settings {
     fn default() -> Self {

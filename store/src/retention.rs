@@ -7,14 +7,14 @@ use rusqlite::params;
 
 use crate::clock::now_ms;
 use crate::schema::{is_corrupt, to_i64};
-use crate::writer::{Writer, set_meta};
+use crate::writer::{Writer, is_full, set_meta};
 use crate::{Seq, StoreError};
 
 /// How often it is looked for what goes.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
 
 /// How many events one transaction of retention removes: some milliseconds at a time.
-const TRIM_EVENTS: u64 = 1000;
+pub(crate) const TRIM_EVENTS: u64 = 1000;
 
 // === impl Writer ===
 
@@ -24,25 +24,47 @@ impl Writer {
         if self.trimmed.is_some_and(|at| at.elapsed() < TRIM_EVERY) {
             return Ok(());
         }
-        let cut = self.cut().map_err(|error| self.failed(&error))?;
+        match self.trim_some() {
+            Ok(true) => {}
+            Ok(false) => self.trimmed = Some(Instant::now()),
+            Err(error) if is_full(&error) => self.wait_for_space(),
+            Err(error) => return Err(self.failed(&error)),
+        }
+        Ok(())
+    }
+
+    /// Removing needs space too. What the write-ahead log takes may be had for it, and fewer events at a time
+    /// need less.
+    fn wait_for_space(&mut self) {
+        if self.trim_events == TRIM_EVENTS {
+            tracing::warn!("retention finds the disk full, and waits for space to remove events");
+        }
+        self.trimmed = Some(Instant::now());
+        self.trim_events = (self.trim_events / 2).max(1);
+        // Without space it fails, and is tried again with the next commit.
+        let _ = self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    }
+
+    /// Removes the oldest events that are not kept, up to [`Writer::trim_events`]; whether there were any.
+    fn trim_some(&mut self) -> rusqlite::Result<bool> {
+        let cut = self.cut()?;
         let oldest = self.shared.oldest.load(Ordering::Acquire);
         if cut <= oldest {
-            self.trimmed = Some(Instant::now());
-            return Ok(());
+            return Ok(false);
         }
-        let cut = cut.min(oldest + TRIM_EVENTS);
-        let removed = match self.remove_before(cut, true) {
+        let cut = cut.min(oldest + self.trim_events);
+        let freed = match self.remove_before(cut, true) {
             // Their bodies stay, of no use; the heads go, and the log goes on.
             Err(error) if is_corrupt(&error) => {
                 tracing::warn!(%error, before = cut, "events of a damaged page go, the space of their bodies is lost");
-                self.remove_before(cut, false)
+                self.remove_before(cut, false)?
             }
-            removed => removed,
+            removed => removed?,
         };
-        let freed = removed.map_err(|error| self.failed(&error))?;
         self.bytes = self.bytes.saturating_sub(freed);
         self.shared.oldest.store(cut, Ordering::Release);
-        Ok(())
+        self.trim_events = TRIM_EVENTS;
+        Ok(true)
     }
 
     /// The first place that is kept.

@@ -20,6 +20,7 @@ use crate::log::Log;
 use crate::migrate::{self, APPLICATION_ID};
 use crate::quarantine::Quarantine;
 use crate::replay;
+use crate::retention;
 use crate::schema::{EVENT_COLUMNS, event_of, head_at, to_i64, to_seq};
 use crate::tail::Tail;
 use crate::witness::Witness;
@@ -93,7 +94,7 @@ impl SqliteStore {
     /// Opens the store, or makes it; checks what it finds.
     pub fn open(settings: Settings) -> Result<Self, StoreError> {
         let dir = settings.dir.clone();
-        let failed = |error: io::Error| StoreError::Failed { path: dir.clone(), reason: error.to_string() };
+        let failed = |error: io::Error| met(&dir, &error);
         make_private(&dir).map_err(failed)?;
         let lock = lock(&dir)?;
         let path = dir.join(DATABASE);
@@ -103,11 +104,15 @@ impl SqliteStore {
         let found = Found::read(&db, &settings, &path)?;
         let identity = format!("{:016x}", found.identity);
         check_witness(&settings, &path, found.head, acked)?;
+        // A place that was acknowledged once is never given again.
+        let head = found.head.max(acked.unwrap_or_default());
+        if head > found.head {
+            // The loss was accepted: kept, so that it is not asked for again.
+            writer::set_meta(&db, "head", to_i64(head)).map_err(|error| opening(&path, &error))?;
+        }
         File::open(&dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         let reader = || read_only(&path).map(Mutex::new).map_err(|error| opening(&path, &error));
         let readers = [reader()?, reader()?];
-        // A place that was acknowledged once is never given again.
-        let head = found.head.max(acked.unwrap_or_default());
         let shared = Arc::new(Shared {
             head: AtomicU64::new(head.0),
             oldest: AtomicU64::new(found.oldest.0),
@@ -130,6 +135,7 @@ impl SqliteStore {
             bytes: found.bytes,
             looked: None,
             trimmed: None,
+            trim_events: retention::TRIM_EVENTS,
             unsaved: Vec::new(),
         };
         std::thread::Builder::new()
@@ -428,9 +434,26 @@ fn check_witness(settings: &Settings, path: &Path, head: Seq, acked: Option<Seq>
 }
 
 fn opening(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let (path_of, reason) = (|| path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, error.to_string()),
-        _ => StoreError::Failed { path: path.to_owned(), reason: error.to_string() },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, reason),
+        _ if writer::is_full(error) => StoreError::Full { path: path_of(), reason },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            StoreError::Forbidden { path: path_of(), reason }
+        }
+        _ => StoreError::Failed { path: path_of(), reason },
+    }
+}
+
+/// What an error of the system means at opening.
+fn met(path: &Path, error: &io::Error) -> StoreError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path, reason },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Forbidden { path, reason }
+        }
+        _ => StoreError::Failed { path, reason },
     }
 }
 
@@ -444,7 +467,7 @@ fn make_private(dir: &Path) -> io::Result<()> {
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {
-    let failed = |error: io::Error| StoreError::Failed { path: dir.to_owned(), reason: error.to_string() };
+    let failed = |error: io::Error| met(dir, &error);
     let file =
         File::options().create(true).write(true).truncate(false).open(dir.join("lock")).map_err(failed)?;
     match file.try_lock() {

@@ -34,7 +34,11 @@ impl Witness {
         let mut bytes = [0; 12];
         let acked = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => decode(bytes),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            // Its block is taken now: later writes need no space, however full the disk becomes.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                file.write_all_at(&[0; 12], 0)?;
+                None
+            }
             Err(error) => return Err(error),
         };
         Ok((Self(file), acked))

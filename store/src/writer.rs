@@ -68,6 +68,8 @@ pub(crate) struct Writer {
     pub(crate) bytes: u64,
     pub(crate) looked: Option<Instant>,
     pub(crate) trimmed: Option<Instant>,
+    /// How many events are removed at a time: fewer where the disk is full.
+    pub(crate) trim_events: u64,
     pub(crate) unsaved: Vec<Save>,
 }
 
@@ -145,8 +147,11 @@ impl Writer {
         self.write(appends, saves)?;
         self.trim()?;
         let Some(closed) = close else { return Ok(false) };
-        let result =
-            self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(|error| self.failed(&error));
+        let result = match self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+            // What is not brought into the database stays in its write-ahead log.
+            Err(error) if !is_full(&error) => Err(self.failed(&error)),
+            _ => Ok(()),
+        };
         let _ = closed.send(result);
         Ok(true)
     }
@@ -392,6 +397,9 @@ pub(crate) fn set_meta(db: &Connection, key: &str, value: i64) -> rusqlite::Resu
     db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute(params![key, value]).map(|_| ())
 }
 
-fn is_full(error: &rusqlite::Error) -> bool {
+/// Whether there is no room: in a file, or for the write-ahead log's index.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }

@@ -328,6 +328,21 @@ async fn a_log_that_lost_its_end_is_said_to_be_damaged_by_name_and_never_reuses_
 }
 
 #[tokio::test]
+async fn a_loss_that_was_accepted_once_is_not_asked_for_again_and_no_place_is_used_twice() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    append(&store, 1..=50).await;
+    let crashed = copy_of(&dir);
+    damage(&crashed, "tidings.db-wal", |wal| wal.truncate(wal.len() * 2 / 3));
+    let accepting = SqliteStore::open(Settings { accept_data_loss: true, ..settings(&crashed) }).unwrap();
+    assert!(accepting.subscribe().is_some());
+    accepting.close().await.unwrap();
+    drop(accepting);
+    let store = SqliteStore::open(settings(&crashed)).unwrap();
+    assert_eq!(store.append(event(51)).await.unwrap(), Appended::New(Seq(51)));
+}
+
+#[tokio::test]
 async fn a_flipped_byte_of_the_write_ahead_log_is_not_passed_over() {
     let dir = TempDir::new().unwrap();
     let store = SqliteStore::open(settings(&dir)).unwrap();

@@ -261,7 +261,15 @@ async fn collect(stream: impl AsyncRead + Unpin, into: Arc<Mutex<String>>) {
 }
 
 fn ready_line(output: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let line = output.lines().find(|line| line.starts_with("ready "))?;
+    addresses(output.lines().find(|line| line.starts_with("ready "))?)
+}
+
+/// The addresses of a sidecar whose ports are bound, whatever becomes of its store.
+pub fn bound_line(output: &str) -> Option<(SocketAddr, SocketAddr)> {
+    addresses(output.lines().find(|line| line.contains("the ports are bound"))?)
+}
+
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let address = |key: &str| {
         let rest = line.split(' ').find_map(|part| part.strip_prefix(key))?;
         rest.trim_start_matches("http://").trim_end_matches("/events").parse().ok()

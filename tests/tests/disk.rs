@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use tidings_signature::SigningKey;
 use tidings_tests::client::get;
-use tidings_tests::plan::{plan, webhook};
+use tidings_tests::plan::{Change as _, plan, webhook};
 use tidings_tests::process::{Home, Process};
-use tidings_tests::receiver::Receiver;
+use tidings_tests::receiver::{Receiver, Reply};
 use tidings_tests::{capture, until};
 use tokio::process::Command;
 
@@ -86,6 +86,81 @@ async fn events_are_refused_before_the_disk_is_full_and_taken_again_when_there_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_really_full_loses_nothing_either() {
     fills_and_recovers(&["--min-free-bytes", "0"]).await;
+}
+
+/// Posts events until some are refused in a row for want of space.
+async fn fill(sidecar: &Process, from: usize) -> usize {
+    let (mut sender, mut refused) = (sidecar.sender().await, 0);
+    for number in from.. {
+        let (headers, body) = event(number);
+        let answer = sender.post("/events", &headers, &body).await.expect("an answer: it goes on living");
+        refused = if answer.status == 200 { 0 } else { refused + 1 };
+        if refused == 3 {
+            return number;
+        }
+        assert!(number < from + 2000, "the disk never filled up");
+    }
+    unreachable!("it counts for ever")
+}
+
+/// Takes all space that is left on the sidecar's disk, as another program does.
+fn take_the_rest(home: &Home, sidecar: &Process) -> PathBuf {
+    let path = ballast(home, sidecar).with_file_name("rest");
+    let zeros = vec![0; 64 << 20];
+    // It writes what there is room for.
+    let _ = std::fs::write(&path, zeros);
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_finds_the_disk_full_waits_and_the_sidecar_goes_on() {
+    let home = Home::default();
+    home.put(&plan([]));
+    let limits = ["--min-free-bytes", "0", "--max-age-seconds", "6"];
+    let mut sidecar = on_a_small_disk(&home, &limits).await;
+    let taken = fill(&sidecar, 0).await;
+    let rest = take_the_rest(&home, &sidecar);
+    let oldest = async || sidecar.metric("tidings_store_oldest").await.unwrap();
+    assert_eq!(oldest().await, 1, "nothing is old yet");
+    // What is old is to be removed now, which needs space that there is not.
+    until("retention was due", async || {
+        sidecar.output().contains("retention finds the disk full").then_some(())
+    })
+    .await;
+    assert!(sidecar.is_running());
+    assert_eq!(get(sidecar.admin, "/livez").await.unwrap().status, 200);
+    for file in [rest, ballast(&home, &sidecar)] {
+        std::fs::remove_file(file).unwrap();
+    }
+    let (headers, body) = event(taken);
+    until("events are taken again", async || {
+        (sidecar.sender().await.post("/events", &headers, &body).await?.status == 200).then_some(())
+    })
+    .await;
+    until("retention goes on", async || (sidecar.metric("tidings_store_oldest").await? > 1).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_is_told_to_end_on_a_full_disk_ends_in_time_and_says_what_was_not_saved() {
+    let receiver = Receiver::answering(|_, _| Reply::Status(503)).await;
+    let home = Home::default();
+    home.put(&plan([webhook("all", &receiver).retrying_within(1, 1, 36_000)]));
+    let sidecar = on_a_small_disk(&home, &["--min-free-bytes", "0", "--drain-seconds", "3"]).await;
+    let mut sender = sidecar.sender().await;
+    for number in 0..3 {
+        let (headers, body) = event(number);
+        assert_eq!(sender.post("/events", &headers, &body).await.unwrap().status, 200);
+    }
+    take_the_rest(&home, &sidecar);
+    // Each failed attempt is to be saved, and cannot be.
+    let sent = receiver.count();
+    until("they are sent again", async || (receiver.count() > sent + 2).then_some(())).await;
+    let began = std::time::Instant::now();
+    let (status, output) = sidecar.terminate().await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "it took {:?}", began.elapsed());
+    assert!(!status.success(), "{output}");
+    assert!(output.contains("ERROR") && output.contains("could not be saved"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,9 @@ fn about(place: Place) -> &'static str {
         Place::Accepted => "Condition: the spec is in order.",
         Place::ResolvedRefs => "Condition of a Webhook: what the spec refers to is there.",
         Place::Programmed => "Condition: every ready sidecar runs it.",
+        Place::Receiving => {
+            "Condition of an AuthServer: the store of every sidecar takes events. It does not count for `Ready`, which is of the configuration."
+        }
         Place::Delivering => {
             "Condition of a Webhook: the endpoint takes what is sent; `Unknown` before the first and while suspended."
         }

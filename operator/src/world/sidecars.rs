@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tidings_crds::{DeliveryReport, ReplayReport, SourceTally, Webhook, WebhookReport};
+use tidings_crds::{DeliveryReport, ReplayReport, SourceTally, StoreProblem, Webhook, WebhookReport};
 use tidings_plan::ObjectName;
 
 use super::change::Kind;
@@ -17,6 +17,8 @@ pub(super) struct Sidecar {
     pub(super) ready: bool,
     /// The plan that it runs; `None` where the pod has not reported.
     pub(super) generation: Option<u64>,
+    /// Why its store takes no events, where it does not.
+    pub(super) problem: Option<StoreProblem>,
     pub(super) received: i64,
     pub(super) unmatched: i64,
     pub(super) rejected: BTreeMap<ObjectName, String>,
@@ -234,6 +236,7 @@ impl World {
             let sidecar = sidecars.entry(pod).or_insert_with(|| Sidecar::of(pod, ready, None));
             if head.spec.part == 0 {
                 sidecar.generation = Some(generation);
+                sidecar.problem.clone_from(&head.spec.store_problem);
             }
             sidecar.received = sidecar.received.max(head.spec.events.received);
             sidecar.unmatched = sidecar.unmatched.max(head.spec.events.unmatched);
@@ -269,6 +272,7 @@ impl Sidecar {
             pod: pod.to_owned(),
             ready,
             generation,
+            problem: None,
             received: 0,
             unmatched: 0,
             rejected: BTreeMap::new(),

@@ -172,12 +172,18 @@ impl World {
         let accepted = status::of_result("Accepted", &accepted, Reason::Accepted, "the spec is in order");
         let programmed = server_programmed(name, state.failed.as_ref(), state.generation, &state.sidecars);
         let ready = status::ready([&accepted, &accepted, &programmed], "every ready sidecar runs the plan");
+        let receiving = receiving(name, &state.sidecars);
         let in_plan = state.webhooks.iter().filter(|name| self.is_in_plan(name)).count();
         let runs = |sidecar: &&Sidecar| sidecar.ready && sidecar.generation == state.generation;
         let generation = server.metadata.generation;
         let status = AuthServerStatus {
             observed_generation: generation,
-            conditions: written(&[accepted, programmed, ready], &before.conditions, generation, now),
+            conditions: written(
+                &[accepted, programmed, ready, receiving],
+                &before.conditions,
+                generation,
+                now,
+            ),
             sidecars: SidecarTally {
                 ready: count(state.sidecars.iter().filter(runs).count()),
                 total: count(state.sidecars.len()),
@@ -316,7 +322,8 @@ fn server_programmed(
     let behind = |sidecar: &&Sidecar| sidecar.ready && sidecar.generation != Some(generation);
     match sidecars.iter().find(behind) {
         Some(sidecar) => {
-            not(Reason::Pending, format!("pod {} does not run plan {generation} yet", sidecar.pod))
+            let cause = if sidecar.problem.is_some() { ": see Receiving" } else { "" };
+            not(Reason::Pending, format!("pod {} does not run plan {generation} yet{cause}", sidecar.pod))
         }
         None => Condition::new(
             "Programmed",
@@ -325,6 +332,24 @@ fn server_programmed(
             format!("every ready sidecar runs plan {generation}"),
         ),
     }
+}
+
+/// Whether every sidecar takes events. It does not count for `Ready`: that is of the configuration.
+fn receiving(name: &ObjectName, sidecars: &[Sidecar]) -> Condition {
+    let with_problem = |sidecar: &&Sidecar| sidecar.problem.is_some();
+    let mut troubled = sidecars.iter().filter(with_problem);
+    let (first, more) = (troubled.next(), troubled.count());
+    if let Some((sidecar, problem)) = first.and_then(|one| Some((one, one.problem.as_ref()?))) {
+        let others = if more > 0 { format!(" (and {more} more pods)") } else { String::new() };
+        let message =
+            format!("pod {}{others} refuses events: {}: {}", sidecar.pod, problem.reason, problem.message);
+        return Condition::new("Receiving", Some(false), Reason::StoreUnavailable, message);
+    }
+    if !sidecars.iter().any(|sidecar| sidecar.ready) {
+        let message = format!("no sidecar of AuthServer {name} is ready");
+        return Condition::new("Receiving", None, Reason::NoSidecar, message);
+    }
+    Condition::new("Receiving", Some(true), Reason::Receiving, "every sidecar takes events")
 }
 
 /// Conditions as they are written: one that keeps its status keeps the time of its transition.

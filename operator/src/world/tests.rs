@@ -500,3 +500,33 @@ proptest! {
         prop_assert_eq!(lived.outcome(), fresh.outcome());
     }
 }
+
+#[test]
+fn an_auth_server_whose_sidecar_cannot_open_its_store_says_which_pod_why_and_what_to_do() {
+    let mut cluster = Cluster::with_a_webhook();
+    cluster.settle();
+    let condition = |cluster: &mut Cluster, kind: &str| {
+        let status = cluster.desired(Kind::AuthServer, "auth/logto").unwrap().status.value();
+        let all = status["conditions"].as_array().unwrap().clone();
+        all.into_iter().find(|one| one["type"] == kind).unwrap()
+    };
+    assert_eq!(condition(&mut cluster, "Receiving")["status"], "True");
+    let told = "the store's file tidings.db is damaged: x. Restore it; then restart the sidecar";
+    let spec = json!({
+        "authServerRef": { "name": "logto" }, "pod": "logto-0", "store": "unknown",
+        "storeProblem": { "reason": "StoreDamaged", "message": told },
+        "plan": { "generation": 0, "digest": "" }, "time": "2026-01-01T00:00:00Z",
+        "events": { "received": 0, "unmatched": 0 },
+    });
+    cluster.put(Kind::Report, "auth/logto-0", &spec);
+    cluster.settle();
+    let receiving = condition(&mut cluster, "Receiving");
+    assert_eq!((&receiving["status"], &receiving["reason"]), (&json!("False"), &json!("StoreUnavailable")));
+    let message = receiving["message"].as_str().unwrap();
+    assert!(message.contains("pod logto-0") && message.contains("StoreDamaged") && message.contains(told));
+    let programmed = condition(&mut cluster, "Programmed");
+    assert!(programmed["message"].as_str().unwrap().ends_with("see Receiving"), "{programmed}");
+    cluster.report(1, &json!({}));
+    cluster.settle();
+    assert_eq!(condition(&mut cluster, "Receiving")["status"], "True");
+}

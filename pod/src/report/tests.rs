@@ -28,6 +28,7 @@ fn observed(webhooks: Vec<Snapshot>) -> Observed {
         auth_server: "logto".to_owned(),
         pod: "logto-0".to_owned(),
         store: "feedfacefeedface".to_owned(),
+        problem: None,
         applied: Arc::new(applied),
         received: 12,
         unmatched: 2,
@@ -44,6 +45,19 @@ fn a_sidecar_without_webhooks_reports_its_plan_and_its_events() {
     assert_eq!((part.part, part.pod.as_str(), part.time.as_str()), (0, "logto-0", "2026-01-01T12:00:00Z"));
     assert_eq!(part.plan, RunningPlan { generation: 7, digest: "0123456789abcdef".to_owned() });
     assert_eq!(part.events, EventTally { received: 12, unmatched: 2 });
+}
+
+#[test]
+fn a_store_that_takes_nothing_is_reported_once_with_its_reason_within_bounds() {
+    let problem = front::StoreProblem { reason: "StoreDamaged", message: "x".repeat(5000) };
+    let webhooks = (0..=REPORTED_WEBHOOKS).map(|at| snapshot(at, delivered(1))).collect();
+    let parts = parts(&Observed { problem: Some(problem.clone()), ..observed(webhooks) });
+    let told = parts[0].store_problem.as_ref().unwrap();
+    assert_eq!((told.reason.as_str(), told.message.len()), ("StoreDamaged", MAX_MESSAGE));
+    assert_eq!((parts.len(), &parts[1].store_problem), (2, &None));
+    let [part] = &without_store("logto", "logto-0", problem, NOON)[..] else { panic!("one part") };
+    assert_eq!((part.store.as_str(), part.plan.generation), ("unknown", 0));
+    assert!(part.store_problem.is_some() && part.webhooks.is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tidings_store::Store;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::sidecar::Parts;
+use crate::front::Surface;
 
 /// How long a page is shown.
 const SHOWN_FOR: Duration = Duration::from_secs(1);
@@ -19,13 +19,13 @@ const SHOWN_FOR: Duration = Duration::from_secs(1);
 pub(crate) struct Scrapes(Mutex<Option<(Instant, Bytes)>>);
 
 /// The page as it was at most a second ago; `None` when it cannot be rendered.
-pub(super) async fn page<S: Store>(parts: &Arc<Parts<S>>) -> Option<Bytes> {
-    let mut last = parts.scrapes.0.lock().await;
+pub(super) async fn page<S: Store>(surface: &Arc<Surface<S>>) -> Option<Bytes> {
+    let mut last = surface.scrapes.0.lock().await;
     if let Some((_, page)) = last.as_ref().filter(|(rendered, _)| rendered.elapsed() < SHOWN_FOR) {
         return Some(page.clone());
     }
-    let of = Arc::clone(parts);
-    let rendering = tokio::task::spawn_blocking(move || of.engine.metrics().encode(of.scrape()));
+    let of = Arc::clone(surface);
+    let rendering = tokio::task::spawn_blocking(move || of.metrics());
     let page = Bytes::from(rendering.await.ok()?.ok()?);
     *last = Some((Instant::now(), page.clone()));
     Some(page)

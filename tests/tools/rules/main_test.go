@@ -39,6 +39,7 @@ var nights = []night{
 		tidings_plan_generation{` + server + `} 7x720
 		tidings_operator_plan_generation{namespace="auth",auth_server="logto",pod="a"} 7x720
 		tidings_plan_webhooks_rejected{` + server + `} 0x720
+		tidings_store_available{` + server + `} 1x720
 		tidings_store_free_bytes{` + server + `} 2000000000x720
 		tidings_attempts_total{outcome="Delivered",` + server + `} 0+60x720
 		tidings_attempts_total{outcome="HttpStatus",` + server + `} 0+1x720
@@ -60,6 +61,11 @@ var nights = []night{
 	{"a sidecar starts on a damaged disk", leader + `
 		tidings_store_damaged_events_total{` + server + `} _x715 3x5`,
 		[]string{"TidingsEventsDamaged"}},
+	{"a store is damaged", leader + `
+		tidings_store_available{` + server + `} 1x700 0x20`,
+		[]string{"TidingsStoreUnavailable"}},
+	{"a store is opened", leader + `
+		tidings_store_available{` + server + `} 1x718 0x1`, nil},
 	{"the disk fills", leader + `
 		tidings_store_free_bytes{` + server + `} 2000000000-1500000x720`,
 		[]string{"TidingsStoreFilling"}},
