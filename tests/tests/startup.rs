@@ -55,15 +55,23 @@ async fn gives_way_and_names(sidecar: &mut Process, reason: &str, words: &[&str]
     assert_eq!(body["reason"], "StoreUnavailable", "{body}");
     assert!(body["message"].as_str().unwrap().contains(words[0]), "{body}");
     assert_eq!(page("/livez").await.status, 200);
-    assert_eq!(sidecar.metric("tidings_store_available").await, Some(0));
+    available(sidecar, 0).await;
     assert!(sidecar.is_running());
+}
+
+/// Waits for the metric, which is shown for a second.
+async fn available(sidecar: &Process, value: u64) {
+    until("the metric says so", async || {
+        (sidecar.metric("tidings_store_available").await? == value).then_some(())
+    })
+    .await;
 }
 
 /// Events are taken in the same process.
 async fn takes_events(sidecar: &mut Process) {
     until("events are taken", async || (post(sidecar, 1).await?.status == 200).then_some(())).await;
     assert_eq!(get(sidecar.admin, "/readyz").await.unwrap().status, 200);
-    assert_eq!(sidecar.metric("tidings_store_available").await, Some(1));
+    available(sidecar, 1).await;
     assert!(sidecar.is_running());
 }
 
