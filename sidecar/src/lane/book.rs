@@ -57,9 +57,6 @@ pub const READY_BYTES: usize = 1 << 20;
 /// At about 150 bytes a row a lane then costs some 10 MiB.
 pub const MAX_ROWS: usize = 65_536;
 
-/// Why a dead letter was given up that was to be tried again, but for which there was no room.
-pub const RETRY_QUEUE_FULL: &str = "RetryQueueFull";
-
 /// An event to be tried again, or parked behind another of its ordering key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {

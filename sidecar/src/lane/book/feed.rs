@@ -72,8 +72,8 @@ impl Book {
             return;
         }
         for event in selected {
-            self.backlog -= 1;
             if !self.is_settled(event.seq) {
+                self.backlog -= 1;
                 self.push_ready(event);
             }
         }
@@ -174,6 +174,12 @@ impl Book {
 
     pub(super) fn is_settled(&self, seq: Seq) -> bool {
         self.rows.contains_key(&seq) || self.is_skipped(seq)
+    }
+
+    /// Has an event passed over when it is read again.
+    pub(super) fn skip_when_read(&mut self, seq: Seq) {
+        let at = self.skip.partition_point(|(first, _)| *first < seq);
+        self.skip.insert(at, (seq, seq));
     }
 
     pub(super) fn is_skipped(&self, seq: Seq) -> bool {

@@ -1,4 +1,5 @@
-//! What the log has no longer: events that are damaged.
+//! What becomes a dead letter before its time is over: events that are damaged, and those for which there is
+//! no room.
 //!
 //! See the correctness argument at the head of the book.
 
@@ -8,10 +9,12 @@ use super::{Book, Feed};
 use crate::words::words;
 
 words! {
-    /// Why an event is a dead letter although no attempt failed.
+    /// Why an event is a dead letter before the time is over in which it is tried again.
     LostReason {
         /// The disk damaged the stored event.
         Damaged: "Replace the volume of the auth server's pod, since what damages one event damages others; what the event said stands in the auth server's own log.",
+        /// More events of the Webhook failed than are kept for another attempt, and it had been failing the longest.
+        RetryQueueFull: "Fix what the receiver refuses, then replay the dead letters with a WebhookReplay; where it never takes these events, narrow spec.events or spec.filter.",
     }
 }
 
@@ -33,8 +36,10 @@ impl Book {
             return;
         }
         for letter in damaged {
-            self.backlog -= 1;
             if !self.is_settled(letter.seq) {
+                self.backlog -= 1;
+                // The ready queue may be forgotten below it, and it is read again.
+                self.skip_when_read(letter.seq);
                 self.bury(letter, 0);
             }
         }

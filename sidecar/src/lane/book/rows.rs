@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 
 use tidings_store::{DeadLetter, Seq};
 
-use super::{Book, Feed, Key, RETRY_QUEUE_FULL, Row};
+use super::{Book, Feed, Key, LostReason, Row};
 use crate::circuit::Circuit;
 
 // === impl Book ===
@@ -63,7 +63,7 @@ impl Book {
     fn give_up_for_room(&mut self, seq: Seq, now_ms: i64) {
         let Some(&Row { attempts, due_ms, key, .. }) = self.rows.get(&seq) else { return };
         self.due.remove(&(due_ms, seq));
-        let (name, reason) = (String::new(), RETRY_QUEUE_FULL.to_owned());
+        let (name, reason) = (String::new(), LostReason::RetryQueueFull.as_str().to_owned());
         self.bury(DeadLetter { seq, name, attempts, at_ms: now_ms, reason, status_code: None }, key);
         self.given_up_for_room += 1;
     }

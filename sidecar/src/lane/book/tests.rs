@@ -249,6 +249,21 @@ fn what_was_settled_before_a_restart_is_not_read_again_after_the_queue_was_forgo
 }
 
 #[test]
+fn a_damaged_event_is_one_dead_letter_however_often_the_queue_is_forgotten() {
+    let mut book = Book::new("uid", Seq(0));
+    book.join(Seq(3));
+    for _ in 1..=2 {
+        book.bury_unread(Seq(0), vec![letter(2)]);
+        book.take_read(Seq(0), vec![event(1), event(3)], Seq(3));
+        book.rewind();
+        assert_eq!(book.position, Seq(0));
+    }
+    assert_eq!((book.tally.dead_lettered, book.dead.len()), (1, 1));
+    let cursor = book.take_changes("a/b").unwrap().cursor.unwrap();
+    assert_eq!((cursor.floor, cursor.settled), (Seq(0), vec![(Seq(2), Seq(2))]));
+}
+
+#[test]
 fn what_comes_while_the_webhook_is_absent_is_read_when_it_is_back() {
     let mut book = live(0);
     book.hand_over(&event(1));
@@ -447,7 +462,8 @@ impl World {
 
     fn step(&mut self, step: &Step) {
         self.make(step);
-        let given_up = self.book.dead.iter().filter(|letter| letter.reason == RETRY_QUEUE_FULL);
+        let given_up =
+            self.book.dead.iter().filter(|letter| letter.reason == LostReason::RetryQueueFull.as_str());
         for DeadLetter { seq, attempts, .. } in given_up {
             assert!(
                 *attempts > 0 && !self.under_way.contains(seq),
