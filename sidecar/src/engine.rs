@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::budget::Budget;
 use crate::descriptors;
 use crate::dial::Dialer;
+use crate::fatal::{EngineError, Fatal};
 use crate::lane::book::Book;
 use crate::lane::spec::Spec;
 use crate::lane::{self, Handle, Unsaved};
@@ -78,10 +79,6 @@ pub struct Applied {
     pub rejected: Vec<(ObjectName, String)>,
 }
 
-/// Tells that the process must end, and why.
-#[derive(Debug, Clone)]
-pub struct Fatal(Arc<watch::Sender<Option<StoreError>>>);
-
 /// Which lanes select an event.
 #[derive(Debug, Default)]
 struct Routing {
@@ -106,38 +103,6 @@ struct Running {
     handle: Arc<Handle>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-}
-
-// === impl Fatal ===
-
-impl Fatal {
-    fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
-    }
-
-    /// Tells the first reason; later ones are its consequences.
-    pub fn tell(&self, error: StoreError) {
-        self.0.send_if_modified(|told| {
-            let first = told.is_none();
-            if first {
-                *told = Some(error);
-            }
-            first
-        });
-    }
-
-    /// Whether it was told.
-    pub fn is_told(&self) -> bool {
-        self.0.borrow().is_some()
-    }
-
-    async fn wait(&self) -> StoreError {
-        let mut told = self.0.subscribe();
-        match told.wait_for(Option::is_some).await {
-            Ok(error) => error.clone().unwrap_or(StoreError::Closed),
-            Err(_) => StoreError::Closed,
-        }
-    }
 }
 
 // === impl Engine ===
@@ -170,7 +135,7 @@ impl<S: Store> Engine<S> {
                 descriptors::sixteenths(2, FURTHER_ATTEMPTS),
             ),
         });
-        tokio::spawn(dispatch(Arc::clone(&engine), events));
+        engine.fatal.watch("the dispatcher", dispatch(Arc::clone(&engine), events));
         Ok(engine)
     }
 
@@ -268,20 +233,20 @@ impl<S: Store> Engine<S> {
         &self.store
     }
 
-    /// Saves what changes until the engine is stopped or the store fails; then tells why it ended.
-    /// To be run as long as the engine is.
-    pub async fn run_until_failure(&self) -> StoreError {
+    /// Saves what changes until the engine is stopped, the store fails or one of its tasks panics; then tells
+    /// why it ended. To be run as long as the engine is.
+    pub async fn run_until_failure(&self) -> EngineError {
         let mut stop = self.stop.subscribe();
         loop {
             tokio::select! {
                 biased;
-                error = self.store.failed() => return error,
+                error = self.store.failed() => return error.into(),
                 error = self.fatal.wait() => return error,
                 () = told(&mut stop) => std::future::pending().await,
                 () = tokio::time::sleep(SAVE_EVERY) => {}
             }
             if let Err(error) = self.save().await {
-                return error;
+                return error.into();
             }
         }
     }
@@ -463,7 +428,7 @@ impl<S: Store> Engine<S> {
         let handle = Arc::new(Handle::new(spec, book));
         handle.changed(&self.unsaved);
         let stop = watch::Sender::new(false);
-        let task = tokio::spawn(lane::run(
+        let work = lane::run(
             Arc::clone(&handle),
             Arc::clone(&self.store),
             Arc::clone(&self.unsaved),
@@ -471,7 +436,8 @@ impl<S: Store> Engine<S> {
             self.fatal.clone(),
             self.attempts.share(),
             stop.subscribe(),
-        ));
+        );
+        let task = self.fatal.watch(format!("the lane of {}", handle.webhook), work);
         Running { handle, stop, task }
     }
 
@@ -483,7 +449,7 @@ impl<S: Store> Engine<S> {
         let starts: Vec<_> =
             fresh.iter().map(|lane| lane.join(|| self.store.head(), &self.unsaved)).collect();
         let engine = Arc::clone(self);
-        tokio::task::spawn_blocking(move || engine.count_backlog(&fresh, &starts));
+        self.fatal.watch_blocking("the count of what waits", move || engine.count_backlog(&fresh, &starts));
     }
 
     /// Counts what waited in the log for lanes that just joined, in one pass over the heads.
@@ -571,3 +537,6 @@ impl Routing {
         routing
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::budget::{Share, Slot};
-use crate::engine::Fatal;
+use crate::fatal::Fatal;
 use crate::metrics::Deliveries;
 use crate::rate::Bucket;
 use attempt::Done;

@@ -29,6 +29,8 @@ pub mod extract;
 
 pub mod engine;
 
+pub mod fatal;
+
 mod replay;
 
 pub mod lane;

@@ -26,7 +26,7 @@ use tidings_store::{ReplayProgress, Seq, Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::engine::Fatal;
+use crate::fatal::Fatal;
 use crate::lane::{Handle, Unsaved};
 use crate::metrics::Deliveries;
 use look::{Found, Window};
@@ -185,7 +185,8 @@ impl Replay {
             state: Arc::clone(&self.state),
             number: state.run,
         };
-        self.task = Some(tokio::spawn(run.work()));
+        let name = format!("the replay {}", plan.uid);
+        self.task = Some(tools.fatal.watch(name, run.work()));
     }
 
     fn is_at_work(&self) -> bool {

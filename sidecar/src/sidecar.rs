@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::descriptors;
 use crate::drain::{self, Drain};
 use crate::engine::{Applied, Engine};
+use crate::fatal::EngineError;
 use crate::front::{self, StoreProblem, Surface};
 use crate::metrics::Scrape;
 use crate::opening::{self, Opened};
@@ -53,6 +54,9 @@ pub enum SidecarError {
     /// The store cannot be opened, or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The engine cannot go on.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// At the end what changed last was not saved within the time.
     #[error(
         "what was delivered last could not be saved within the time at the end: {why}. No event is lost; after the next start some are delivered a second time, under the same webhook-id"
@@ -261,7 +265,7 @@ impl Sidecar {
         }
     }
 
-    /// Works until `shutdown` resolves, then ends in order; an error of the store ends it, once that keeps no
+    /// Works until `shutdown` resolves, then ends in order; an error of the engine ends it, once that keeps no
     /// auth server from starting.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), SidecarError> {
         self.run_and_tell(shutdown, std::future::ready(())).await
@@ -292,7 +296,9 @@ impl Sidecar {
         let failing = async {
             // It also saves what is delivered meanwhile.
             let error = engine.run_until_failure().await;
-            surface.failed(&error);
+            if let EngineError::Store(error) = &error {
+                surface.failed(error);
+            }
             surface.may_end().await;
             error
         };
