@@ -89,6 +89,9 @@ struct PodArguments {
     /// The pod's UID: with it the report is owned by the pod, and goes with it.
     #[arg(long, value_name = "UID", env = "POD_UID")]
     pod_uid: Option<String>,
+    /// How often it is looked whether the report still stands in the cluster as it was written, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    report_check_seconds: u64,
 }
 
 /// The pod that a sidecar runs in.
@@ -103,9 +106,14 @@ pub struct Pod {
 // === impl Arguments ===
 
 impl Arguments {
+    /// How often it is looked whether the report still stands in the cluster.
+    pub fn report_check(&self) -> Duration {
+        Duration::from_secs(self.pod.report_check_seconds)
+    }
+
     /// The pod. An owner in another namespace is none: the cluster would remove what it owns.
     pub fn pod(&self, auth_server: &ObjectName) -> Pod {
-        let PodArguments { pod_name, pod_namespace, pod_uid } = &self.pod;
+        let PodArguments { pod_name, pod_namespace, pod_uid, report_check_seconds: _ } = &self.pod;
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         let name = given(pod_name).unwrap_or_else(host_name);
         let elsewhere =

@@ -125,7 +125,8 @@ async fn in_cluster(
     let signs = Arc::new(Signs::default());
     front.show(Arc::clone(&signs) as _);
     let (newest, reports) = watch::channel(Vec::new());
-    beside.write(Writer::new(client.clone(), auth_server.clone(), pod.clone(), reports, Arc::clone(&signs)));
+    let writer = Writer::new(client.clone(), auth_server.clone(), pod.clone(), reports, Arc::clone(&signs));
+    beside.write(writer.checking_every(arguments.report_check()));
     let sidecar = opened(front, &auth_server, &pod.name, &newest).await;
     drop(sidecar.apply_last_good().await);
     let (events, admin) = (sidecar.events_address(), sidecar.admin_address());

@@ -1,7 +1,8 @@
 //! Writes the report: those parts that changed, the newest state of them, as soon as the API server takes it.
 //!
 //! In: the newest report. Out: `DeliveryReport` objects named after the pod. What cannot be written is told
-//! once and tried again, ever more rarely; what is superseded meanwhile is never written.
+//! once and tried again, ever more rarely; what is superseded meanwhile is never written. What somebody else
+//! deleted or changed is written again: seldom looked for, since the sidecar may not watch reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,9 @@ pub const AUTH_SERVER_LABEL: &str = "tidings.dev/auth-server";
 /// The most characters of a label's value.
 const MAX_LABEL: usize = 63;
 
+/// How often it is looked whether the report still stands in the cluster.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
+
 /// How soon it is tried again after a failure, at first and at the most.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -39,11 +43,19 @@ pub struct Writer {
     pod: Pod,
     newest: watch::Receiver<Vec<DeliveryReportSpec>>,
     /// What stands in the cluster, by part.
-    written: Vec<DeliveryReportSpec>,
+    written: Vec<Written>,
+    /// How often it is looked whether that is still so.
+    check_every: Duration,
     /// Whether parts that an earlier process left behind are removed.
     swept: bool,
     signs: Arc<Signs>,
     told: Option<Trouble>,
+}
+
+/// One part as it was written.
+struct Written {
+    spec: DeliveryReportSpec,
+    version: Option<String>,
 }
 
 // === impl Writer ===
@@ -58,13 +70,31 @@ impl Writer {
         signs: Arc<Signs>,
     ) -> Self {
         let reports = Api::namespaced(client, &auth_server.namespace);
-        Self { reports, auth_server, pod, newest, written: Vec::new(), swept: false, signs, told: None }
+        let (written, check_every) = (Vec::new(), CHECK_EVERY);
+        Self { reports, auth_server, pod, newest, written, check_every, swept: false, signs, told: None }
+    }
+
+    /// Looks so often whether the report still stands in the cluster.
+    #[must_use]
+    pub fn checking_every(self, check_every: Duration) -> Self {
+        Self { check_every, ..self }
     }
 
     /// Writes until there is no reporter any more.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        while self.newest.changed().await.is_ok() {
+        loop {
+            let is_news = tokio::select! {
+                biased;
+                changed = self.newest.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(self.check_every) => self.is_lost().await,
+            };
+            if !is_news {
+                continue;
+            }
             while let Err(trouble) = self.write_newest().await {
                 self.meet(trouble);
                 tokio::time::sleep(backoff.next(rand::random())).await;
@@ -80,28 +110,65 @@ impl Writer {
         let parts = self.newest.borrow_and_update().clone();
         let count = parts.len();
         for (at, part) in parts.into_iter().enumerate() {
-            if self.written.get(at).is_some_and(|written| says_the_same(written, &part)) {
+            if self.written.get(at).is_some_and(|written| says_the_same(&written.spec, &part)) {
                 self.signs.report_saved();
                 continue;
             }
-            self.write(&part).await?;
+            let written = Written { version: self.write(&part).await?, spec: part };
             match self.written.get_mut(at) {
-                Some(written) => *written = part,
-                None => self.written.push(part),
+                Some(before) => *before = written,
+                None => self.written.push(written),
             }
         }
         self.remove_beyond(count).await
     }
 
-    async fn write(&self, part: &DeliveryReportSpec) -> Result<(), Trouble> {
+    /// Whether a part does not stand in the cluster as it was left; it is forgotten, with those after it.
+    async fn is_lost(&mut self) -> bool {
+        match self.first_lost().await {
+            Ok(None) => false,
+            Ok(Some(at)) => {
+                tracing::info!(
+                    report = self.name(at),
+                    "the report is not as it was written, and is written again"
+                );
+                self.written.truncate(at);
+                true
+            }
+            Err(trouble) => {
+                self.meet(trouble);
+                false
+            }
+        }
+    }
+
+    async fn first_lost(&self) -> Result<Option<usize>, Trouble> {
+        for (at, written) in self.written.iter().enumerate() {
+            let name = self.name(at);
+            let looked = ask("get", &self.named(&name), self.reports.get_metadata(&name)).await;
+            let version = match looked {
+                Ok(found) => found.metadata.resource_version,
+                Err(Trouble::Absent { .. }) => None,
+                Err(trouble) => return Err(trouble),
+            };
+            if version.is_none() || version != written.version {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a part; the version that it has then.
+    async fn write(&self, part: &DeliveryReportSpec) -> Result<Option<String>, Trouble> {
         let name = self.name(usize::try_from(part.part).unwrap_or_default());
         let report = self.object(&name, part);
         let force = PatchParams::apply(FIELD_MANAGER).force();
         let apply = Patch::Apply(&report);
         let object = self.named(&name);
-        ask("patch", &object, self.reports.patch(&name, &force, &apply)).await.map_err(without_the_crd)?;
+        let patched = ask("patch", &object, self.reports.patch(&name, &force, &apply)).await;
+        let written = patched.map_err(without_the_crd)?;
         self.signs.report_written();
-        Ok(())
+        Ok(written.metadata.resource_version)
     }
 
     /// Removes the parts that are no longer needed; those of an earlier process are found by their names.

@@ -1,5 +1,6 @@
 //! The report: what kubectl and the operator read of a sidecar.
 
+use kube::api::{DeleteParams, Patch, PatchParams};
 use tidings_crds::{CircuitState, DeliveryReport};
 use tidings_tests::plan::{Change as _, KEY, plan, webhook};
 use tidings_tests::receiver::{Receiver, Reply};
@@ -63,6 +64,24 @@ async fn a_report_tells_what_runs_and_what_became_of_it_and_goes_with_its_pod() 
         cluster.reports().get_opt("logto-7").await.unwrap().is_none().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_somebody_deleted_or_changed_is_written_again() {
+    let cluster = Cluster::new().await;
+    let receiver = Receiver::start().await;
+    let generation = cluster.publisher().publish(plan([webhook("one", &receiver)])).await;
+    let runs = |report: &DeliveryReport| report.spec.plan.generation == i64::try_from(generation).unwrap();
+    let mut command = cluster.command(ACCOUNT, "logto-0").await;
+    command.args(["--report-check-seconds", "1"]);
+    let _sidecar = tidings_tests::process::Process::start(command).await;
+    let first = wait_report(&cluster, "logto-0", "it runs the plan", runs).await;
+    cluster.reports().delete("logto-0", &DeleteParams::default()).await.unwrap();
+    let second = wait_report(&cluster, "logto-0", "it is there again", runs).await;
+    assert_ne!(first.metadata.uid, second.metadata.uid);
+    let lie = Patch::Merge(serde_json::json!({ "spec": { "plan": { "generation": 99 } } }));
+    cluster.reports().patch("logto-0", &PatchParams::default(), &lie).await.unwrap();
+    wait_report(&cluster, "logto-0", "it tells what runs again", runs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
