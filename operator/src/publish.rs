@@ -54,6 +54,8 @@ struct Known {
     head: Head,
     owner: String,
     version: String,
+    /// The versions of the shards that it names, each of which was read or written whole.
+    slots: BTreeMap<usize, String>,
     /// The Webhooks for which it had no room.
     without_room: BTreeSet<ObjectName>,
 }
@@ -148,10 +150,10 @@ impl Publisher {
         self.known.retain(|server, known| {
             let in_namespace = server.namespace == secret.namespace;
             let is_head = in_namespace && shards::head_name(server) == secret.name;
-            let is_slot = in_namespace
-                && known.head.shards.iter().any(|shard| shards::slot_name(server, shard.slot) == secret.name);
-            let is_ours = if is_head { version == Some(known.version.as_str()) } else { version.is_some() };
-            let keep = is_ours || !(is_head || is_slot);
+            let mut slots = known.slots.iter().filter(|_| in_namespace);
+            let slot = slots.find(|(slot, _)| shards::slot_name(server, **slot) == secret.name);
+            let left = if is_head { Some(&known.version) } else { slot.map(|(_, version)| version) };
+            let keep = left.is_none_or(|left| version == Some(left.as_str()));
             if !keep {
                 forgotten.push(server.clone());
             }
@@ -310,15 +312,35 @@ async fn read(api: &Api<Secret>, name: &ObjectName) -> Result<Option<Known>, kub
     let Some(head) = head else {
         // Written anew, over what is there.
         let head = Head::in_place_of(bytes.map_or(&[], |bytes| &bytes.0));
-        return Ok(Some(Known { head, owner: String::new(), version, without_room: BTreeSet::new() }));
+        return Ok(Some(Known {
+            head,
+            owner: String::new(),
+            version,
+            slots: BTreeMap::new(),
+            without_room: BTreeSet::new(),
+        }));
     };
+    let slots = whole_slots(api, name, &head).await?;
+    // A shard is missing, or is not the one that was published: nothing of this plan is used again.
+    let owner = if slots.len() == head.shards.len() { owner } else { String::new() };
+    Ok(Some(Known { head, owner, version, slots, without_room: BTreeSet::new() }))
+}
+
+/// The versions of those shards that are what the head says.
+async fn whole_slots(
+    api: &Api<Secret>,
+    name: &ObjectName,
+    head: &Head,
+) -> Result<BTreeMap<usize, String>, kube::Error> {
+    let mut slots = BTreeMap::new();
     for shard in &head.shards {
-        if api.get_metadata_opt(&shards::slot_name(name, shard.slot)).await?.is_none() {
-            // A shard is missing: nothing of this plan is used again.
-            return Ok(Some(Known { head, owner: String::new(), version, without_room: BTreeSet::new() }));
+        let Some(secret) = api.get_opt(&shards::slot_name(name, shard.slot)).await? else { continue };
+        let bytes = secret.data.as_ref().and_then(|data| data.get(SHARD_KEY));
+        if bytes.is_some_and(|bytes| shards::digest(&bytes.0) == shard.digest) {
+            slots.insert(shard.slot, secret.metadata.resource_version.unwrap_or_default());
         }
     }
-    Ok(Some(Known { head, owner, version, without_room: BTreeSet::new() }))
+    Ok(slots)
 }
 
 /// Writes one plan.
@@ -347,35 +369,34 @@ impl Writer<'_> {
             None => (0..shards::SLOTS).collect(),
         };
         free.reverse();
+        let mut slots = BTreeMap::new();
         for shard in packed {
             let same = |known: &&ShardRef| known.digest == shard.digest;
-            let again = pool.and_then(|known| known.head.shards.iter().find(same)).cloned();
-            refs.push(match again {
-                Some(again) => again,
+            let again = pool.and_then(|known| Some((known, known.head.shards.iter().find(same)?)));
+            let (named, version) = match again {
+                Some((known, again)) => (again.clone(), known.slots.get(&again.slot).cloned()),
                 None => self.put_shard(free.pop().ok_or(PublishError::NoSlot)?, shard).await?,
-            });
+            };
+            slots.insert(named.slot, version.unwrap_or_default());
+            refs.push(named);
         }
         let head = Head::new(before.map_or(0, |known| known.head.generation) + 1, &plan, refs);
         let version = self.put_head(&head, before).await?;
-        let known = Known { head, owner: self.owner.to_owned(), version, without_room };
+        let known = Known { head, owner: self.owner.to_owned(), version, slots, without_room };
         self.clear(before, &known.head).await?;
         Ok(known)
     }
 
-    async fn put_shard(&self, slot: usize, shard: Shard) -> Result<ShardRef, PublishError> {
+    async fn put_shard(&self, slot: usize, shard: Shard) -> Result<(ShardRef, Option<String>), PublishError> {
         let Shard { bytes, digest, unpacked: _ } = shard;
         let secret = self.secret(shards::slot_name(self.name, slot), SHARD_KEY, bytes);
         let permit = self.lead.permit()?;
-        match self.create(&permit, &secret).await {
+        let written = match self.create(&permit, &secret).await {
             // Left over by a leader that ended between two steps.
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                self.replace(&permit, &secret).await?;
-            }
-            result => {
-                result?;
-            }
-        }
-        Ok(ShardRef { slot, digest })
+            Err(kube::Error::Api(status)) if status.code == 409 => self.replace(&permit, &secret).await?,
+            result => result?,
+        };
+        Ok((ShardRef { slot, digest }, written.metadata.resource_version))
     }
 
     async fn put_head(&self, head: &Head, before: Option<&Known>) -> Result<String, PublishError> {

@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 use tidings_crds::Webhook;
-use tidings_plan::shards;
+use tidings_plan::shards::{self, HEAD_KEY, Head, SHARD_KEY};
 use tidings_tests::cluster::api_server;
 use tidings_tests::receiver::Receiver;
 use tidings_tests::until;
@@ -126,4 +126,26 @@ async fn a_head_that_was_changed_or_is_of_a_later_version_is_published_anew_unde
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_somebody_overwrote_is_repaired() {
+    let stage = Stage::new().await;
+    let _operator = stage.operator("operator-0").await;
+    stage.put(&stage.webhook("mail")).await;
+    wait_plan(&stage, &["mail"]).await;
+    let (before, _) = stage.plan().await.unwrap();
+    let slot = shards::slot_name(&stage.server, before.shards[0].slot);
+    let foreign = json!({ "data": { SHARD_KEY: "Zm9yZWlnbg==" } });
+    stage.secrets().patch(&slot, &PatchParams::default(), &Patch::Merge(foreign)).await.unwrap();
+    let after = until("the head names shards that are whole", async || {
+        let head = stage.secrets().get(&shards::head_name(&stage.server)).await.unwrap();
+        let head = Head::from_json(&head.data?.get(HEAD_KEY)?.0).ok()?;
+        let shard = stage.secrets().get_opt(&shards::slot_name(&stage.server, head.shards[0].slot)).await;
+        let bytes = shard.unwrap()?.data?.remove(SHARD_KEY)?;
+        (shards::digest(&bytes.0) == head.shards[0].digest).then_some(head)
+    })
+    .await;
+    assert_eq!(after.generation, before.generation + 1, "once");
+    wait_plan(&stage, &["mail"]).await;
 }
