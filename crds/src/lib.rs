@@ -14,10 +14,10 @@ mod report;
 mod status;
 mod webhook;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt as _;
 use saphyr::{Scalar, Yaml, YamlEmitter};
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
 pub use auth_server::{
     AllowedNamespaces, AuthServer, AuthServerSpec, AuthServerStatus, Defaults, EgressSpec, From,
@@ -52,6 +52,20 @@ pub(crate) const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// The definitions, in the order in which they are applied.
 pub fn definitions() -> [CustomResourceDefinition; 4] {
     [AuthServer::crd(), Webhook::crd(), DeliveryReport::crd(), WebhookReplay::crd()]
+        .map(with_unobserved_status)
+}
+
+/// A status that nobody wrote yet speaks of generation -1: tools that compare generations, as kstatus and Flux
+/// do, wait for the operator instead of taking the object for done.
+fn with_unobserved_status(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.default = Some(JSON(json!({ "observedGeneration": -1 })));
+        }
+    }
+    definition
 }
 
 /// A definition as YAML, its keys in order.

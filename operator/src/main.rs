@@ -14,6 +14,7 @@ use tidings_operator::metrics::Metrics;
 use tidings_operator::run::Operator;
 use tidings_operator::surface::{Problems, Surface};
 use tidings_operator::watch::Scope;
+use tidings_operator::world::GRACE_SECONDS;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -50,6 +51,10 @@ struct Arguments {
     /// How often the Lease is looked at, in milliseconds.
     #[arg(long, default_value_t = 2000, value_name = "MILLISECONDS")]
     retry_period_milliseconds: u64,
+    /// How long it is no news that no sidecar of an AuthServer is ready, in seconds: until then Webhooks that ran
+    /// stay Ready, so that a restart of an auth server's only pod changes no condition.
+    #[arg(long, default_value_t = GRACE_SECONDS, value_name = "SECONDS")]
+    sidecar_grace_seconds: i64,
 }
 
 /// Why it ends with an error.
@@ -103,7 +108,8 @@ async fn run(arguments: Arguments) -> Result<(), OperatorError> {
     let serving = tokio::spawn(surface.clone().serve(listener));
     let election = Election::start(client.clone(), settings);
     let lead = election.lead();
-    let operator = Operator::start(&client, &scope, &arguments.identity, lead, surface, &problems, metrics);
+    let operator = Operator::start(&client, &scope, &arguments.identity, lead, surface, &problems, metrics)
+        .with_grace(arguments.sidecar_grace_seconds);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let ended = tokio::select! {
         () = operator.run() => Err(OperatorError::PartEnded),

@@ -17,6 +17,8 @@ pub enum Place {
     /// The condition of this type.
     Receiving,
     /// The condition of this type.
+    Stalled,
+    /// The condition of this type.
     Delivering,
     /// The condition of this type.
     Complete,
@@ -118,13 +120,13 @@ reasons! {
     NotInPlan in [Programmed]:
         "Read Accepted and ResolvedRefs.",
     /// The Webhook is larger than one may be, or a value of a Secret that it refers to is.
-    TooLarge in [Accepted, ResolvedRefs, Ready, Lint]:
+    TooLarge in [Accepted, ResolvedRefs, Ready, Lint, Stalled]:
         "Make the field that the message names smaller; of the Webhook as a whole the platform team can raise spec.limits.webhookBytes of the AuthServer.",
     /// The Webhooks of the namespace take more of the plan than a namespace may.
-    NamespaceTooLarge in [Accepted, Ready, Lint]:
+    NamespaceTooLarge in [Accepted, Ready, Lint, Stalled]:
         "Make the field that the message names smaller, delete Webhooks of the namespace, or have the platform team raise spec.limits.namespaceBytes of the AuthServer; the oldest Webhooks run on.",
     /// The plan has no room for the Webhook; those that run already run on.
-    PlanTooLarge in [Programmed, Ready]:
+    PlanTooLarge in [Programmed, Ready, Stalled]:
         "Spread the Webhooks over more than one AuthServer, make headers and TLS certificates smaller, or lower spec.limits.namespaceBytes of the AuthServer so that no namespace takes so much.",
     /// The plan could not be written.
     PublishingFailed in [Programmed, Ready]:
@@ -142,13 +144,13 @@ reasons! {
     SecretRotated in [Event]:
         "Nothing to do where you changed the Secret; a receiver that refuses signatures now needs the new key, and the old one as previousSigningKey gives it time.",
     /// The Webhook of a replay is not there.
-    WebhookNotFound in [Accepted]:
-        "Apply the Webhook in the replay's namespace, or create a replay that names another.",
+    WebhookNotFound in [Accepted, Lint]:
+        "Apply the Webhook in the replay's namespace, or create a replay that names another. In lint it is a warning: give lint the Webhook's manifest too.",
     /// The Webhook of a replay is not in order: its own status tells why.
     WebhookNotReady in [Accepted]:
         "Mend the Webhook; the replay then begins by itself.",
     /// A time of a replay cannot be read, or its window is empty.
-    InvalidWindow in [Accepted]:
+    InvalidWindow in [Accepted, Stalled, Lint]:
         "Create another replay, its times written as 2026-01-31T12:00:00Z and from before to.",
     /// The replay waits until another one is complete.
     Queued in [Complete]:
@@ -160,7 +162,7 @@ reasons! {
     Complete in [Complete]:
         "Nothing to do.",
     /// The manifest does not fit the schema.
-    InvalidSchema in [Accepted, Ready, Lint]:
+    InvalidSchema in [Accepted, Ready, Lint, Stalled]:
         "Write the field that the message names as the tables of fields below have it.",
     /// The manifest cannot be read.
     InvalidManifest in [Lint]:
@@ -170,7 +172,7 @@ reasons! {
         "Keep one of the two.",
     /// The AuthServer is not there.
     AuthServerNotFound in [Accepted, Ready, Lint]:
-        "Name the AuthServer with its namespace in spec.authServerRef; where there is none, the platform team applies one. In lint it is a warning: give lint the AuthServer's manifest too.",
+        "Name the AuthServer with its namespace in spec.authServerRef; where there is none, the platform team applies one. In lint it is a warning: give lint the AuthServer's manifest too, and what it allows is validated.",
     /// The AuthServer does not allow Webhooks of this namespace.
     NotAllowedByAuthServer in [Accepted, Ready, Lint]:
         "Have the platform team widen spec.allowedNamespaces of the AuthServer.",
@@ -178,38 +180,38 @@ reasons! {
     AuthServerInvalid in [Accepted, Ready, Lint]:
         "Have the platform team mend the AuthServer; its own status tells what is wrong.",
     /// A CIDR of the AuthServer's egress cannot be read.
-    InvalidCidr in [Accepted, Ready, Lint]:
+    InvalidCidr in [Accepted, Ready, Lint, Stalled]:
         "Write an address and a prefix, as in 10.0.0.0/8.",
     /// An entry of events is no event selection.
-    InvalidEvents in [Accepted, Ready, Lint]:
+    InvalidEvents in [Accepted, Ready, Lint, Stalled]:
         "Write names such as PostSignIn, prefixes such as User.*, or *.",
     /// The filter is no CEL expression, or could cost too much.
-    InvalidFilter in [Accepted, Ready, Lint]:
+    InvalidFilter in [Accepted, Ready, Lint, Stalled]:
         "Write a CEL expression over event that gives true or false, as the message tells.",
     /// A name in the spec is not one that an object can have.
-    InvalidName in [Accepted, Ready, Lint]:
+    InvalidName in [Accepted, Ready, Lint, Stalled]:
         "Write the name as the object has it, without a path, a port or anything else around it, as the message tells.",
     /// The endpoint's URL cannot be used.
-    InvalidEndpoint in [Accepted, Ready, Lint]:
+    InvalidEndpoint in [Accepted, Ready, Lint, Stalled]:
         "Write exactly one of url, as in https://HOST/PATH, and serviceRef, the parts as the message tells.",
     /// The endpoint's address is not one that deliveries may go to.
-    AddressBlocked in [Accepted, Ready, Event, Lint]:
+    AddressBlocked in [Accepted, Ready, Event, Lint, Stalled]:
         "Name a public https endpoint or a serviceRef of the own namespace, or have the platform team open the CIDR in the AuthServer's spec.egress.allow.",
     /// A header cannot be sent.
-    InvalidHeader in [Accepted, Ready, Lint]:
+    InvalidHeader in [Accepted, Ready, Lint, Stalled]:
         "Take line breaks and control characters out of the header's value, in the manifest or in the Secret.",
     /// The ordering key is no JSON pointer.
-    InvalidOrderingKey in [Accepted, Ready, Lint]:
+    InvalidOrderingKey in [Accepted, Ready, Lint, Stalled]:
         "Write pointers such as /data/id.",
     /// The delivery's numbers do not fit each other.
-    InvalidDelivery in [Accepted, Ready, Lint]:
+    InvalidDelivery in [Accepted, Ready, Lint, Stalled]:
         "Make retry.initialBackoffSeconds no more than retry.maxBackoffSeconds, the AuthServer's defaults included.",
     /// A Secret is not there.
     SecretNotFound in [Accepted, ResolvedRefs, Ready, Lint]:
-        "Create the Secret in the object's own namespace, or name another; of an AuthServer it stands in Accepted.",
+        "Create the Secret in the object's own namespace, or name another; where Secrets do not stand beside the manifests, lint with --external-secrets.",
     /// A Secret lacks the key.
     SecretKeyNotFound in [Accepted, ResolvedRefs, Ready, Lint]:
-        "Put the key that the message names into the Secret, or name another key; of an AuthServer it stands in Accepted.",
+        "Put the key that the message names into the Secret, or name another key.",
     /// The Service is not there.
     ServiceNotFound in [ResolvedRefs, Ready, Lint]:
         "Create the Service in the Webhook's own namespace, or name another; the Webhook follows by itself.",
@@ -217,10 +219,10 @@ reasons! {
     ServicePortNotFound in [ResolvedRefs, Ready, Lint]:
         "Name one of the Service's TCP ports in spec.endpoint.serviceRef.port; the message lists them.",
     /// The Service stands for addresses that somebody chose, not for Pods of its namespace.
-    ServiceNotAllowed in [ResolvedRefs, Ready, Lint]:
+    ServiceNotAllowed in [ResolvedRefs, Ready, Lint, Stalled]:
         "Give the Service a selector and delete EndpointSlices of one's own making, as the message tells, or write the address in spec.endpoint.url, which the AuthServer's egress rules govern.",
     /// The signing key cannot be used.
-    InvalidSigningKey in [Accepted, Ready, Lint]:
+    InvalidSigningKey in [Accepted, Ready, Lint, Stalled]:
         "Put a new key into the Secret, as from openssl rand -base64 32; what follows whsec_ must be base64.",
     /// The signing key is shorter than the 24 bytes that Standard Webhooks asks for.
     ShortSigningKey in [Warning, Lint]:
@@ -257,12 +259,13 @@ impl fmt::Display for Reason {
 
 impl Place {
     /// Every place, in the order in which one looks.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ready,
         Self::Accepted,
         Self::ResolvedRefs,
         Self::Programmed,
         Self::Receiving,
+        Self::Stalled,
         Self::Delivering,
         Self::Complete,
         Self::Warning,
@@ -278,6 +281,7 @@ impl Place {
             Self::Programmed => "Programmed",
             Self::Ready => "Ready",
             Self::Receiving => "Receiving",
+            Self::Stalled => "Stalled",
             Self::Delivering => "Delivering",
             Self::Complete => "Complete",
             Self::Warning => "warning",

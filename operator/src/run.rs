@@ -90,6 +90,12 @@ impl Operator {
         }
     }
 
+    /// The same, for which it is no news for so long, in seconds, that no sidecar is ready.
+    #[must_use]
+    pub fn with_grace(self, seconds: i64) -> Self {
+        Self { world: self.world.with_grace(seconds), ..self }
+    }
+
     /// Works until one of its tasks panics; to be dropped at the end.
     pub async fn run(mut self) {
         let mut tidy = tokio::time::interval(TIDY_EVERY);

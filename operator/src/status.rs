@@ -58,9 +58,10 @@ pub struct Condition {
     pub message: String,
 }
 
-/// The conditions of a Webhook: Accepted, `ResolvedRefs`, Programmed, Ready, Delivering. `health` is `None`
+/// The conditions of a Webhook: Accepted, `ResolvedRefs`, Programmed, Ready, Delivering, and Stalled where it is
+/// so. `health` is `None`
 /// where no sidecar tells of the Webhook.
-pub fn conditions(judged: &Judged, programming: &Programming, health: Option<&Health>) -> [Condition; 5] {
+pub fn conditions(judged: &Judged, programming: &Programming, health: Option<&Health>) -> Vec<Condition> {
     let accepted = of_result("Accepted", &judged.accepted, Reason::Accepted, &in_order(judged));
     let resolved = of_result(
         "ResolvedRefs",
@@ -70,7 +71,15 @@ pub fn conditions(judged: &Judged, programming: &Programming, health: Option<&He
     );
     let programmed = programmed(judged, programming);
     let ready = ready([&accepted, &resolved, &programmed], "the Webhook runs");
-    [accepted, resolved, programmed, ready, delivering(health)]
+    let stalled = stalled(&ready);
+    [accepted, resolved, programmed, ready, delivering(health)].into_iter().chain(stalled).collect()
+}
+
+/// `Stalled`, where nothing goes on before a person changes something, as kstatus has it: tools that wait for
+/// an object wait no longer. What may yet come by itself, such as a Secret of the same commit, is waited for.
+pub(crate) fn stalled(ready: &Condition) -> Option<Condition> {
+    let is_stalled = ready.status == Some(false) && ready.reason.stands_in(Place::Stalled);
+    is_stalled.then(|| Condition::new("Stalled", Some(true), ready.reason, ready.message.clone()))
 }
 
 // === impl Condition ===

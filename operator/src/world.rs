@@ -11,6 +11,7 @@
 //! It must never hand out a plan before everything was listed once: half a world would be half a plan.
 
 pub mod change;
+mod grace;
 mod queue;
 mod replays;
 mod secrets;
@@ -32,10 +33,13 @@ use crate::{
     Finding, Judged, JudgedServer, Objects, judge_server, judge_webhook, named, names, render_plan, resolve,
 };
 use change::{Change, Kind, Object, Pod, Unreadable};
+use grace::Standing;
 use queue::Queue;
 use secrets::{SecretState, User, Wants};
 use sidecars::{Reports, Sidecar};
 
+pub use grace::GRACE_SECONDS;
+pub(crate) use replays::{webhook_of as webhook_of_replay, window as window_of_replay};
 pub use statuses::{Desired, StatusText};
 
 /// Every object that was seen, and what was judged of it.
@@ -54,6 +58,8 @@ pub struct World {
     servers: BTreeMap<ObjectName, Server>,
     webhooks: BTreeMap<ObjectName, Entry>,
     waiting: BTreeSet<(Kind, Option<String>)>,
+    /// How long it is no news that no sidecar of an auth server is ready, in seconds.
+    grace_seconds: i64,
     dirty: Dirty,
 }
 
@@ -85,6 +91,8 @@ struct Server {
     without_room: BTreeSet<ObjectName>,
     /// The replays that run, and those that wait.
     queue: Queue,
+    /// Since when no sidecar is ready, and what ran before.
+    standing: Standing,
     /// The sidecars that reported.
     sidecars: Vec<Sidecar>,
 }
@@ -108,11 +116,18 @@ struct Entry {
 impl World {
     /// A model that is complete once each of these lists has come: a kind and its namespace, or the cluster.
     pub fn waiting_for(lists: impl IntoIterator<Item = (Kind, Option<String>)>) -> Self {
-        let mut world = Self { waiting: lists.into_iter().collect(), ..Self::default() };
+        let lists = lists.into_iter().collect();
+        let mut world = Self { waiting: lists, grace_seconds: GRACE_SECONDS, ..Self::default() };
         if world.waiting.iter().any(|(kind, _)| *kind == Kind::Service) {
             world.objects.services = Services::of_a_cluster();
         }
         world
+    }
+
+    /// The same, for which it is no news for so long, in seconds, that no sidecar is ready.
+    #[must_use]
+    pub fn with_grace(self, seconds: i64) -> Self {
+        Self { grace_seconds: seconds, ..self }
     }
 
     /// Whether everything was listed once.
@@ -188,6 +203,7 @@ impl World {
             return Vec::new();
         }
         self.judge();
+        self.look_at_grace(now);
         let keys = std::mem::take(&mut self.dirty.statuses);
         keys.into_iter()
             .map(|(kind, name)| {

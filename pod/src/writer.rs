@@ -135,10 +135,8 @@ impl Writer {
                 self.written.truncate(at);
                 true
             }
-            Err(trouble) => {
-                self.meet(trouble);
-                false
-            }
+            // It is looked at again; what is to be written says what is wrong.
+            Err(_) => false,
         }
     }
 

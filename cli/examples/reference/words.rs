@@ -36,10 +36,13 @@ fn about(place: Place) -> &'static str {
             "Condition: the configuration is in order and runs. A receiver that is down does not change it; wait on this one in a pipeline."
         }
         Place::Accepted => "Condition: the spec is in order.",
-        Place::ResolvedRefs => "Condition of a Webhook: what the spec refers to is there.",
+        Place::ResolvedRefs => "Condition of a Webhook or an AuthServer: what the spec refers to is there.",
         Place::Programmed => "Condition: every ready sidecar runs it.",
         Place::Receiving => {
             "Condition of an AuthServer: the store of every sidecar takes events. It does not count for `Ready`, which is of the configuration."
+        }
+        Place::Stalled => {
+            "Condition: nothing goes on before a person changes something; there is none otherwise. What may yet come by itself, such as a Secret or an AuthServer, is waited for."
         }
         Place::Delivering => {
             "Condition of a Webhook: the endpoint takes what is sent; `Unknown` before the first and while suspended."

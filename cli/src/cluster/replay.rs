@@ -145,7 +145,8 @@ async fn wait(cluster: &Cluster, name: &ObjectName) -> Result<bool, Failure> {
             }
             Progress::UnderWay(_) => {}
         }
-        if look == UNTAKEN && status == WebhookReplayStatus::default() {
+        // A status that nobody wrote yet speaks of generation -1.
+        if look == UNTAKEN && status.observed_generation.is_none_or(|generation| generation < 0) {
             eprintln!(
                 "nobody has taken it up yet: is the operator running? `{} doctor -n {}` tells",
                 program(),

@@ -38,14 +38,16 @@ pub(super) fn of(outcome: &Outcome, snapshots: &[Snapshot]) -> Vec<Row> {
             .map_or(0, |webhook| webhook.generation);
         let conditions =
             conditions(judged, &programming(snapshot, generation), snapshot.map(health).as_ref());
-        let [_, _, _, ready, delivering] = &conditions;
-        let (reason, message) = trouble(ready, delivering);
+        let of = |kind: &str| conditions.iter().find(|condition| condition.kind == kind);
+        let (ready, delivering) = (of("Ready"), of("Delivering"));
+        let (reason, message) = ready.zip(delivering).map(|(a, b)| trouble(a, b)).unwrap_or_default();
+        let status = |condition: Option<&Condition>| condition.map_or("Unknown", Condition::status_str);
         let tally = snapshot.map(|snapshot| snapshot.tally.clone()).unwrap_or_default();
         Row {
             namespace: name.namespace.clone(),
             name: name.name.clone(),
-            ready: ready.status_str(),
-            delivering: delivering.status_str(),
+            ready: status(ready),
+            delivering: status(delivering),
             endpoint: judged.endpoint_host.clone().unwrap_or_default(),
             delivered: tally.delivered,
             pending: snapshot.map_or(0, |snapshot| snapshot.pending),

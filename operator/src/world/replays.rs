@@ -97,10 +97,12 @@ impl World {
         };
         let generation = replay.metadata.generation;
         let is_done = complete.status == Some(true);
+        let stalled = crate::status::stalled(&accepted);
+        let conditions: Vec<_> = [accepted, complete].into_iter().chain(stalled).collect();
         let reported = || reports.iter().flatten();
         let status = WebhookReplayStatus {
             observed_generation: generation,
-            conditions: statuses::written(&[accepted, complete], &before.conditions, generation, now),
+            conditions: statuses::written(&conditions, &before.conditions, generation, now),
             matched: before.matched.max(reported().map(|report| report.matched).sum()),
             replayed: before.replayed.max(reported().map(|report| report.replayed).sum()),
             oldest_available_time: reported()
@@ -156,14 +158,7 @@ impl World {
             let message = format!("Webhook {webhook} is not in order: its own status tells why");
             return Err(Finding::new(Reason::WebhookNotReady, "spec.webhookRef", message));
         }
-        let from_ms = time("spec.from", &spec.from)?;
-        let created =
-            replay.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
-        let to_ms = spec.to.as_ref().map_or(Ok(created), |to| time("spec.to", to))?;
-        if from_ms >= to_ms {
-            let message = "the window is empty: from must be before to, and to before now";
-            return Err(Finding::new(Reason::InvalidWindow, "spec.from", message));
-        }
+        let (from_ms, to_ms) = window(replay)?;
         let pattern = |(at, text): (usize, &String)| {
             EventPattern::parse(text).map_err(|error| {
                 Finding::new(Reason::InvalidEvents, format!("spec.events[{at}]"), error.to_string())
@@ -182,8 +177,22 @@ impl World {
     }
 }
 
-fn webhook_of(name: &ObjectName, replay: &WebhookReplay) -> ObjectName {
+/// The Webhook of a replay, which stands in its namespace.
+pub(crate) fn webhook_of(name: &ObjectName, replay: &WebhookReplay) -> ObjectName {
     ObjectName::new(&name.namespace, &replay.spec.webhook_ref.name)
+}
+
+/// The window of a replay, in milliseconds since 1970: from its first time on, and before its second.
+pub(crate) fn window(replay: &WebhookReplay) -> Result<(i64, i64), Finding> {
+    let WebhookReplay { metadata, spec, .. } = replay;
+    let from_ms = time("spec.from", &spec.from)?;
+    let created = metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
+    let to_ms = spec.to.as_ref().map_or(Ok(created), |to| time("spec.to", to))?;
+    if from_ms < to_ms {
+        return Ok((from_ms, to_ms));
+    }
+    let message = "the window is empty: from must be before to, and to before now";
+    Err(Finding::new(Reason::InvalidWindow, "spec.from", message))
 }
 
 fn is_complete(replay: &WebhookReplay) -> bool {

@@ -216,6 +216,7 @@ impl World {
         };
         let is_other_plan = runs(&server.sidecars) != runs(&sidecars);
         let is_other_replay = replays(&server.sidecars) != replays(&sidecars);
+        server.standing.see(&sidecars);
         server.sidecars = sidecars;
         self.server_status(name);
         if is_other_plan {

@@ -12,6 +12,7 @@ use tidings_plan::ObjectName;
 use super::change::{Kind, Unreadable};
 use super::sidecars::Sidecar;
 use super::{Server, World};
+use crate::reason::Place;
 use crate::status::{self, Condition, Health, Programming};
 use crate::{Finding, Reason};
 
@@ -94,11 +95,11 @@ impl World {
         }
         let uid = webhook.metadata.uid.clone().unwrap_or_default();
         let reports = self.reports.of(name, &uid, &entry.server);
-        let programming = self.programming(name);
+        let generation = webhook.metadata.generation;
+        let programming = self.kept(name, self.programming(name), &before.conditions, generation);
         let mut status = tallied(&before, &reports, sources);
         let health = (!reports.is_empty()).then(|| health(&status, &reports));
         let conditions = status::conditions(judged, &programming, health.as_ref());
-        let generation = webhook.metadata.generation;
         status.conditions = written(&conditions, &before.conditions, generation, now);
         status.observed_generation = generation;
         status.endpoint_host.clone_from(&judged.endpoint_host);
@@ -165,25 +166,19 @@ impl World {
             return None;
         }
         let before = server.status.clone().unwrap_or_default();
-        let accepted = match judged.findings().first() {
-            None => Ok(()),
-            Some(finding) => Err(finding.clone()),
-        };
-        let accepted = status::of_result("Accepted", &accepted, Reason::Accepted, "the spec is in order");
-        let programmed = server_programmed(name, state.failed.as_ref(), state.generation, &state.sidecars);
-        let ready = status::ready([&accepted, &accepted, &programmed], "every ready sidecar runs the plan");
+        let generation = server.metadata.generation;
+        let [accepted, resolved] = server_judged(judged.findings());
+        let programmed = server_programmed(name, state, &before.conditions, generation);
+        let ready = status::ready([&accepted, &resolved, &programmed], "every ready sidecar runs the plan");
         let receiving = receiving(name, &state.sidecars);
+        let stalled = status::stalled(&ready);
+        let conditions = [accepted, resolved, programmed, ready, receiving];
+        let conditions: Vec<_> = conditions.into_iter().chain(stalled).collect();
         let in_plan = state.webhooks.iter().filter(|name| self.is_in_plan(name)).count();
         let runs = |sidecar: &&Sidecar| sidecar.ready && sidecar.generation == state.generation;
-        let generation = server.metadata.generation;
         let status = AuthServerStatus {
             observed_generation: generation,
-            conditions: written(
-                &[accepted, programmed, ready, receiving],
-                &before.conditions,
-                generation,
-                now,
-            ),
+            conditions: written(&conditions, &before.conditions, generation, now),
             sidecars: SidecarTally {
                 ready: count(state.sidecars.iter().filter(runs).count()),
                 total: count(state.sidecars.len()),
@@ -217,8 +212,8 @@ fn of_unreadable(kind: Kind, unreadable: &Unreadable, now: Timestamp) -> Desired
     let message = format!(
         "the object does not fit the schema of this version: {error}; apply it again as it should be"
     );
-    let conditions = ["Accepted", "Ready"]
-        .map(|kind| Condition::new(kind, Some(false), Reason::InvalidSchema, message.clone()));
+    let conditions = [("Accepted", false), ("Ready", false), ("Stalled", true)]
+        .map(|(kind, is)| Condition::new(kind, Some(is), Reason::InvalidSchema, message.clone()));
     let conditions = written(&conditions, &[], Some(*generation), now);
     let status = serde_json::json!({ "observedGeneration": generation, "conditions": conditions });
     Desired {
@@ -302,35 +297,59 @@ fn sentence(failure: &FailedAttempt) -> String {
     )
 }
 
+/// `Accepted` and `ResolvedRefs` of an `AuthServer`.
+fn server_judged(findings: &[Finding]) -> [Condition; 2] {
+    let of_refs = |finding: &&Finding| finding.reason.stands_in(Place::ResolvedRefs);
+    let first = |finding: Option<&Finding>| finding.cloned().map_or(Ok(()), Err);
+    let accepted = first(findings.iter().find(|finding| !of_refs(finding)));
+    let resolved = first(findings.iter().find(of_refs));
+    [
+        status::of_result("Accepted", &accepted, Reason::Accepted, "the spec is in order"),
+        status::of_result(
+            "ResolvedRefs",
+            &resolved,
+            Reason::ResolvedRefs,
+            "everything it refers to is there",
+        ),
+    ]
+}
+
 fn server_programmed(
     name: &ObjectName,
-    failed: Option<&Finding>,
-    generation: Option<u64>,
-    sidecars: &[Sidecar],
+    state: &Server,
+    before: &[Written],
+    spec_generation: Option<i64>,
 ) -> Condition {
     let not = |reason, message: String| Condition::new("Programmed", Some(false), reason, message);
-    if let Some(Finding { reason, message, .. }) = failed {
+    let runs = |generation: u64| {
+        let message = format!("every ready sidecar runs plan {generation}");
+        Condition::new("Programmed", Some(true), Reason::Programmed, message)
+    };
+    if let Some(Finding { reason, message, .. }) = &state.failed {
         return not(*reason, message.clone());
     }
-    let Some(generation) = generation else {
+    let Some(generation) = state.generation else {
         return not(Reason::Pending, "the plan is not published yet".into());
     };
-    if !sidecars.iter().any(|sidecar| sidecar.ready) {
+    if !state.sidecars.iter().any(|sidecar| sidecar.ready) {
+        let ran = before.iter().any(|one| {
+            one.type_ == "Programmed"
+                && one.status == ConditionStatus::True
+                && one.observed_generation == spec_generation
+        });
+        if ran && state.counts_as_running(generation) {
+            return runs(generation);
+        }
         let message = format!("no sidecar of AuthServer {name} is ready: add it to the auth server's pods");
         return not(Reason::NoSidecar, message);
     }
     let behind = |sidecar: &&Sidecar| sidecar.ready && sidecar.generation != Some(generation);
-    match sidecars.iter().find(behind) {
+    match state.sidecars.iter().find(behind) {
         Some(sidecar) => {
             let cause = if sidecar.problem.is_some() { ": see Receiving" } else { "" };
             not(Reason::Pending, format!("pod {} does not run plan {generation} yet{cause}", sidecar.pod))
         }
-        None => Condition::new(
-            "Programmed",
-            Some(true),
-            Reason::Programmed,
-            format!("every ready sidecar runs plan {generation}"),
-        ),
+        None => runs(generation),
     }
 }
 

@@ -10,6 +10,7 @@ use super::*;
 
 mod bounds;
 mod reports;
+mod standing;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -297,7 +298,7 @@ fn every_ready_pod_must_run_the_plan_and_a_pod_that_is_not_ready_is_not_waited_f
     assert_eq!(cluster.ready("shop/mail"), "False Pending");
     cluster.world.apply(pods(&[("logto-1", true)]));
     assert_eq!(cluster.ready("shop/mail"), "False Pending", "a report without its pod speaks for nobody");
-    cluster.world.apply(pods(&[]));
+    cluster.world.apply(pods(&[("logto-0", false)]));
     assert_eq!(cluster.ready("shop/mail"), "False NoSidecar");
 }
 

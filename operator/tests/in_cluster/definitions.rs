@@ -147,3 +147,19 @@ async fn every_definition_is_established_without_a_complaint_and_explained() {
     let (taken, output) = try_apply(&stage.webhook("mail").to_string()).await;
     assert!(taken && !output.contains("Warning"), "{output}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_nobody_wrote_yet_speaks_of_generation_minus_one() {
+    let stage = Stage::new().await;
+    stage.put(&stage.webhook("mail")).await;
+    let webhook = stage.webhooks().get("mail").await.unwrap();
+    assert_eq!(webhook.status.unwrap().observed_generation, Some(-1));
+    let _operator = stage.operator("operator-0").await;
+    let told = |webhook: &tidings_crds::Webhook| {
+        webhook
+            .status
+            .as_ref()
+            .is_some_and(|status| status.observed_generation == webhook.metadata.generation)
+    };
+    stage.wait_webhook("mail", "its status speaks of it", told).await;
+}

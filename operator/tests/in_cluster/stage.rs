@@ -116,6 +116,7 @@ impl Stage {
             .args(["--admin-listen", "127.0.0.1:0", "--identity", identity])
             .args(["--lease-namespace", &self.system, "--lease-duration-seconds", "3"])
             .args(["--renew-deadline-seconds", "2", "--retry-period-milliseconds", "400"])
+            .args(["--sidecar-grace-seconds", "1"])
             .env("KUBECONFIG", self.plane.kubeconfig_of(&self.system, "tidings-operator").await);
         if self.scope == Scope::Namespaces {
             command.args(["--namespaces", &format!("{},{}", self.auth, self.shop)]);

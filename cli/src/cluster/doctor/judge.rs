@@ -225,7 +225,8 @@ fn sidecar(about: &About<'_>, report: &DeliveryReport, newest: i64, now: Timesta
 /// The operator has not seen the spec as it is now.
 fn behind(about: &About<'_>, generation: Option<i64>, observed: Option<i64>) -> Option<Finding> {
     let generation = generation.unwrap_or(0);
-    let message = match observed {
+    // A status that nobody wrote yet speaks of generation -1.
+    let message = match observed.filter(|observed| *observed >= 0) {
         Some(observed) if observed >= generation => return None,
         Some(observed) => format!("its status speaks of generation {observed}, its spec is at {generation}"),
         None => "it has no status: the operator has not seen it".to_owned(),
