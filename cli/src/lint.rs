@@ -6,15 +6,16 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tidings_operator::lint::{Report, lint};
-use tidings_operator::manifests::FileFinding;
+use tidings_operator::lint::{Report, assume_secrets, judge};
+use tidings_operator::manifests::{FileFinding, load};
 
 use crate::{FAILED, USAGE};
 
 /// Judges manifests offline, by the very rules of the cluster: schema, CEL, and what the operator checks.
 ///
-/// Webhooks, `AuthServers` and Secrets are read from files and folders; other kinds are passed over. Where the
-/// `AuthServer` is not among the manifests, only what needs none is judged.
+/// Webhooks, `AuthServers`, `WebhookReplays` and Secrets are read from files and folders; other kinds are passed
+/// over. Where the `AuthServer` is not among the manifests, all that needs none is validated: schema, events, filter,
+/// endpoint, headers, Secrets.
 #[derive(Debug, Args)]
 #[command(
     after_help = "EXIT CODES\n  0  nothing is wrong (warnings do not count)\n  1  something is wrong\n  2  nothing to judge, or bad usage"
@@ -23,6 +24,10 @@ pub(crate) struct Arguments {
     /// Files and folders with manifests.
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true, num_args = 1..)]
     paths: Vec<PathBuf>,
+    /// Takes it that a Secret that is not among the manifests is in the cluster with the keys that are named, as
+    /// with SOPS, Sealed Secrets or External Secrets.
+    #[arg(long)]
+    external_secrets: bool,
     /// How findings are printed.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -38,9 +43,13 @@ enum Output {
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let report = lint(&arguments.paths);
+    let mut loaded = load(&arguments.paths);
+    if arguments.external_secrets {
+        assume_secrets(&mut loaded);
+    }
+    let report = judge(&loaded);
     if report.objects == 0 && report.errors.is_empty() {
-        eprintln!("tidings lint: there is no Webhook, AuthServer or Secret below these paths");
+        eprintln!("tidings lint: there is no Webhook, AuthServer, WebhookReplay or Secret below these paths");
         return ExitCode::from(USAGE);
     }
     let text = if arguments.output == Output::Json { in_json(&report) } else { in_text(&report) };

@@ -75,8 +75,24 @@ pub(crate) fn webhook(
     resolved: Option<&Resolved>,
 ) -> Checked {
     let subject = Subject { namespace: &name.namespace, spec: &webhook.spec, frame, resolved };
-    let result = POLICIES.iter().try_for_each(|policy| policy(&subject));
-    Checked { result, warnings: [unknown_events(&subject), weak_keys(&subject)].concat() }
+    subject.judge(&POLICIES)
+}
+
+/// Judges what needs no `AuthServer`.
+pub(crate) fn webhook_alone(name: &ObjectName, webhook: &Webhook, resolved: Option<&Resolved>) -> Checked {
+    let subject = Subject { namespace: &name.namespace, spec: &webhook.spec, frame: None, resolved };
+    let [_auth_server, policies @ ..] = &POLICIES;
+    subject.judge(policies)
+}
+
+// === impl Subject ===
+
+impl Subject<'_> {
+    fn judge(&self, policies: &[Policy]) -> Checked {
+        let subject = self;
+        let result = policies.iter().try_for_each(|policy| policy(subject));
+        Checked { result, warnings: [unknown_events(subject), weak_keys(subject)].concat() }
+    }
 }
 
 fn auth_server(subject: &Subject<'_>) -> Result<(), Finding> {

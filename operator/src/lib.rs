@@ -169,6 +169,15 @@ pub fn judge_webhook(
     (Judged { accepted, resolved_refs, warnings: checked.warnings, endpoint_host }, plan)
 }
 
+/// Judges what needs no `AuthServer` of a Webhook whose `AuthServer` is not at hand.
+pub fn judge_webhook_alone(objects: &Objects, name: &ObjectName, webhook: &Webhook) -> Judged {
+    let resolved = resolve::webhook(objects, name, webhook);
+    let checked = check::webhook_alone(name, webhook, resolved.as_ref().ok());
+    let endpoint_host = endpoint::host_of(&name.namespace, &webhook.spec.endpoint);
+    let (accepted, resolved_refs) = (checked.result, resolved.map(|_| ()));
+    Judged { accepted, resolved_refs, warnings: checked.warnings, endpoint_host }
+}
+
 /// The Webhooks that are beyond their namespace's share of the plan. Each namespace's share follows from its own
 /// Webhooks alone, so these may be of all namespaces or of one.
 pub(crate) fn beyond_shares<'a>(

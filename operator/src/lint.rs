@@ -3,19 +3,27 @@
 
 mod schema;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::Value;
-use tidings_plan::ObjectName;
+use tidings_crds::{Webhook, WebhookReplay};
+use tidings_plan::{ObjectName, SecretText};
 
 use crate::manifests::{self, FileFinding, Kind, Loaded};
-use crate::{Finding, Reason, names, reconcile};
+use crate::objects::Texts;
+use crate::world::{webhook_of_replay, window_of_replay};
+use crate::{Finding, Judged, Reason, judge_webhook_alone, names, reconcile, resolve};
+
+/// Stands for a text of a Secret that is not at hand: it is in order as a key, a header and a certificate.
+const ASSUMED: &str = "a-text-that-is-not-at-hand-while-manifests-are-validated";
 
 /// The schemas of our kinds, compiled.
 pub struct Schemas {
     auth_server: Schema,
     webhook: Schema,
+    replay: Schema,
     validator: Validator,
 }
 
@@ -40,6 +48,25 @@ pub fn lint(paths: &[PathBuf]) -> Report {
     judge(&manifests::load(paths))
 }
 
+/// Takes it that every Secret that is referred to, and is not among the manifests, is in the cluster with the
+/// keys that are referred to: Secrets often do not stand in Git.
+pub fn assume_secrets(loaded: &mut Loaded) {
+    let objects = &mut loaded.objects;
+    let servers =
+        objects.auth_servers.iter().map(|(name, server)| (name, resolve::secrets_of_server(&server.spec)));
+    let webhooks = objects.webhooks.iter().map(|(name, webhook)| (name, resolve::secrets_of(&webhook.spec)));
+    let mut assumed = BTreeMap::<ObjectName, Texts>::new();
+    for (user, keys) in servers.chain(webhooks) {
+        for (secret, keys) in keys {
+            let texts = keys.into_iter().map(|key| (key.to_owned(), SecretText::new(ASSUMED).into()));
+            assumed.entry(ObjectName::new(&user.namespace, secret)).or_default().extend(texts);
+        }
+    }
+    for (name, texts) in assumed {
+        objects.secrets.entry(name).or_insert(texts);
+    }
+}
+
 /// Judges manifests that were read.
 pub fn judge(loaded: &Loaded) -> Report {
     let mut report =
@@ -48,13 +75,12 @@ pub fn judge(loaded: &Loaded) -> Report {
         report.server(loaded, server);
     }
     for (name, webhook) in &loaded.objects.webhooks {
-        let server = names(webhook, name);
-        if !loaded.objects.auth_servers.contains_key(&server) {
-            let message =
-                format!("AuthServer {server} is not among these manifests, so only the schema was judged");
-            let finding = Finding::new(Reason::AuthServerNotFound, "spec.authServerRef", message);
-            report.warnings.push(loaded.finding(Kind::Webhook, name, finding));
+        if !loaded.objects.auth_servers.contains_key(&names(webhook, name)) {
+            report.webhook_alone(loaded, name, webhook);
         }
+    }
+    for (name, replay) in &loaded.replays {
+        report.replay(loaded, name, replay);
     }
     report.sort();
     report
@@ -67,12 +93,12 @@ impl Schemas {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "compiling is no default")]
     pub fn new() -> Self {
-        let [auth_server, webhook, ..] = tidings_crds::definitions().map(|definition| {
+        let [auth_server, webhook, _report, replay] = tidings_crds::definitions().map(|definition| {
             let definition = serde_json::to_value(definition).unwrap_or_default();
             let structural = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
             Schema { rules: compile_schema(&structural), structural }
         });
-        Self { auth_server, webhook, validator: Validator::new() }
+        Self { auth_server, webhook, replay, validator: Validator::new() }
     }
 
     /// What the API server would refuse about an object.
@@ -80,6 +106,7 @@ impl Schemas {
         let schema = match kind {
             Kind::AuthServer => &self.auth_server,
             Kind::Webhook => &self.webhook,
+            Kind::Replay => &self.replay,
             Kind::Secret | Kind::Namespace | Kind::Service => return Vec::new(),
         };
         let findings = schema::judge(&schema.structural, value);
@@ -104,10 +131,37 @@ impl Report {
         let found = outcome.auth_server.into_iter();
         self.errors.extend(found.map(|finding| loaded.finding(Kind::AuthServer, server, finding)));
         for (name, judged) in outcome.webhooks {
-            let errors = judged.accepted.err().into_iter().chain(judged.resolved_refs.err());
-            self.errors.extend(errors.map(|finding| loaded.finding(Kind::Webhook, &name, finding)));
-            let warnings = judged.warnings.into_iter();
-            self.warnings.extend(warnings.map(|finding| loaded.finding(Kind::Webhook, &name, finding)));
+            self.judged(loaded, &name, judged);
+        }
+    }
+
+    fn webhook_alone(&mut self, loaded: &Loaded, name: &ObjectName, webhook: &Webhook) {
+        let server = names(webhook, name);
+        let message = format!(
+            "AuthServer {server} is not among these manifests: which namespaces, addresses and sizes it allows was not validated"
+        );
+        let finding = Finding::new(Reason::AuthServerNotFound, "spec.authServerRef", message);
+        self.warnings.push(loaded.finding(Kind::Webhook, name, finding));
+        self.judged(loaded, name, judge_webhook_alone(&loaded.objects, name, webhook));
+    }
+
+    fn judged(&mut self, loaded: &Loaded, name: &ObjectName, judged: Judged) {
+        let Judged { accepted, resolved_refs, warnings, endpoint_host: _ } = judged;
+        let errors = accepted.err().into_iter().chain(resolved_refs.err());
+        self.errors.extend(errors.map(|finding| loaded.finding(Kind::Webhook, name, finding)));
+        let warnings = warnings.into_iter();
+        self.warnings.extend(warnings.map(|finding| loaded.finding(Kind::Webhook, name, finding)));
+    }
+
+    fn replay(&mut self, loaded: &Loaded, name: &ObjectName, replay: &WebhookReplay) {
+        if let Err(finding) = window_of_replay(replay) {
+            self.errors.push(loaded.finding(Kind::Replay, name, finding));
+        }
+        let webhook = webhook_of_replay(name, replay);
+        if !loaded.objects.webhooks.contains_key(&webhook) {
+            let message = format!("Webhook {webhook} is not among these manifests");
+            let finding = Finding::new(Reason::WebhookNotFound, "spec.webhookRef", message);
+            self.warnings.push(loaded.finding(Kind::Replay, name, finding));
         }
     }
 

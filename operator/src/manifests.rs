@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Secret;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tidings_crds::{AuthServer, Webhook};
+use tidings_crds::{AuthServer, Webhook, WebhookReplay};
 use tidings_plan::{ObjectName, dns};
 
 use crate::lint::Schemas;
@@ -27,7 +27,9 @@ use document::Document;
 pub struct Loaded {
     /// The objects that are in order.
     pub objects: Objects,
-    /// Where each Webhook, `AuthServer` and Secret stands.
+    /// The replays that are in order.
+    pub replays: BTreeMap<ObjectName, WebhookReplay>,
+    /// Where each Webhook, `AuthServer`, `WebhookReplay` and Secret stands.
     pub sources: BTreeMap<(Kind, ObjectName), Source>,
     /// What is not in order.
     pub findings: Vec<FileFinding>,
@@ -42,6 +44,8 @@ pub enum Kind {
     AuthServer,
     /// A Webhook.
     Webhook,
+    /// A `WebhookReplay`.
+    Replay,
     /// A Secret.
     Secret,
     /// A Namespace, for its labels.
@@ -126,6 +130,7 @@ impl Kind {
         match self {
             Self::AuthServer => "AuthServer",
             Self::Webhook => "Webhook",
+            Self::Replay => "WebhookReplay",
             Self::Secret => "Secret",
             Self::Namespace => "Namespace",
             Self::Service => "Service",
@@ -135,6 +140,7 @@ impl Kind {
     fn of(value: &Value) -> Option<Self> {
         match (value["apiVersion"].as_str()?, value["kind"].as_str()?) {
             ("tidings.dev/v1alpha1", "Webhook") => Some(Self::Webhook),
+            ("tidings.dev/v1alpha1", "WebhookReplay") => Some(Self::Replay),
             ("tidings.dev/v1alpha1", "AuthServer") => Some(Self::AuthServer),
             ("v1", "Secret") => Some(Self::Secret),
             ("v1", "Namespace") => Some(Self::Namespace),
@@ -246,7 +252,7 @@ impl Loaded {
         if let (Some(version), Some(kind)) = (version, kind) {
             if version.starts_with("tidings.dev/") {
                 let message = format!(
-                    "there is no {version} {kind}: write apiVersion: tidings.dev/v1alpha1 and kind: Webhook or AuthServer"
+                    "there is no {version} {kind}: write apiVersion: tidings.dev/v1alpha1 and kind: Webhook, AuthServer or WebhookReplay"
                 );
                 self.unreadable(file, document.line, message);
             }
@@ -261,24 +267,26 @@ impl Loaded {
 
     fn take(&mut self, kind: Kind, name: &ObjectName, value: Value) {
         let objects = &mut self.objects;
-        let taken = match kind {
-            Kind::Webhook => {
-                typed::<Webhook>(value).map(|webhook| drop(objects.webhooks.insert(name.clone(), webhook)))
-            }
-            Kind::AuthServer => typed::<AuthServer>(value)
-                .map(|server| drop(objects.auth_servers.insert(name.clone(), server))),
-            Kind::Secret => typed::<Secret>(value).map(|secret| objects.add_secret(name.clone(), secret)),
-            Kind::Service => typed::<k8s_openapi::api::core::v1::Service>(value).map(|service| {
-                objects.services.put(name, Service::from(&service));
-            }),
-            Kind::Namespace => {
-                let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
-                let labels =
-                    labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()));
-                objects.namespaces.insert(name.name.clone(), labels.collect());
-                Ok(())
-            }
-        };
+        let taken =
+            match kind {
+                Kind::Webhook => typed::<Webhook>(value)
+                    .map(|webhook| drop(objects.webhooks.insert(name.clone(), webhook))),
+                Kind::Replay => typed::<WebhookReplay>(value)
+                    .map(|replay| drop(self.replays.insert(name.clone(), replay))),
+                Kind::AuthServer => typed::<AuthServer>(value)
+                    .map(|server| drop(objects.auth_servers.insert(name.clone(), server))),
+                Kind::Secret => typed::<Secret>(value).map(|secret| objects.add_secret(name.clone(), secret)),
+                Kind::Service => typed::<k8s_openapi::api::core::v1::Service>(value).map(|service| {
+                    objects.services.put(name, Service::from(&service));
+                }),
+                Kind::Namespace => {
+                    let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
+                    let labels = labels
+                        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()));
+                    objects.namespaces.insert(name.name.clone(), labels.collect());
+                    Ok(())
+                }
+            };
         if let Err((field, message)) = taken {
             let finding = self.finding(kind, name, Finding::new(Reason::InvalidSchema, field, message));
             self.findings.push(finding);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use tidings_operator::Reason;
-use tidings_operator::lint::lint;
+use tidings_operator::lint::{assume_secrets, judge, lint};
 use tidings_operator::manifests::{Loaded, load};
 use tidings_operator::objects::Text;
 use tidings_plan::{ObjectName, SecretText};
@@ -96,6 +96,93 @@ fn a_secrets_text_is_in_no_finding() {
     assert!(
         ["data.key", "stringData", "stringData.key", "type"].iter().all(|field| fields.contains(field)),
         "{fields:?}"
+    );
+}
+
+const WEBHOOK: &str = "apiVersion: tidings.dev/v1alpha1
+kind: Webhook
+metadata: {name: mail, namespace: shop}
+spec:
+  authServerRef: {name: logto, namespace: auth}
+  events: [PostSignIn]
+  filter: event.type == 'x'
+  endpoint:
+    url: https://10.1.2.3/hook
+    headers: [{name: x-token, valueFrom: {secretKeyRef: {name: token, key: token}}}]
+    tls: {caSecretRef: {name: ca, key: ca.crt}}
+  secretRef: {name: signing}
+";
+
+const SERVER: &str = "---
+apiVersion: tidings.dev/v1alpha1
+kind: AuthServer
+metadata: {name: logto, namespace: auth}
+spec:
+  allowedNamespaces: {from: All}
+  ingest: {signingKeyRef: {name: hook, key: signingKey}}
+  egress: {allow: [10.0.0.0/8]}
+";
+
+const REPLAY: &str = "---
+apiVersion: tidings.dev/v1alpha1
+kind: WebhookReplay
+metadata: {name: again, namespace: shop}
+spec:
+  webhookRef: {name: mail}
+  from: 2026-01-01T00:00:00Z
+  to: 2026-01-02T00:00:00Z
+";
+
+/// What lint has to say: errors, and warnings, each with its line.
+fn said(text: &str, assume: bool) -> [Vec<(Reason, usize)>; 2] {
+    let mut loaded = load_text(text);
+    if assume {
+        assume_secrets(&mut loaded);
+    }
+    let report = judge(&loaded);
+    [report.errors, report.warnings]
+        .map(|found| found.iter().map(|one| (one.finding.reason, one.line)).collect())
+}
+
+#[test]
+fn without_an_auth_server_all_that_needs_none_is_validated() {
+    let not_among = (Reason::AuthServerNotFound, 5);
+    assert_eq!(said(WEBHOOK, true), [vec![], vec![not_among]]);
+    let broken = WEBHOOK.replace("event.type == 'x'", "event.(");
+    assert_eq!(said(&broken, true), [vec![(Reason::InvalidFilter, 7)], vec![not_among]]);
+    let no_url = WEBHOOK.replace("https://10.1.2.3/hook", "https://:99999/");
+    assert_eq!(said(&no_url, true)[0], [(Reason::InvalidEndpoint, 9)]);
+    let unknown = WEBHOOK.replace("[PostSignIn]", "[Post.Sign.In]");
+    assert_eq!(said(&unknown, true)[1], [not_among, (Reason::UnknownEvent, 6)]);
+    assert_eq!(said(WEBHOOK, false)[0], [(Reason::SecretNotFound, 12)], "Secrets need no AuthServer");
+}
+
+#[test]
+fn secrets_that_are_not_in_git_are_accepted_where_that_is_said_and_what_else_is_wrong_is_not() {
+    let text = WEBHOOK.to_owned() + SERVER;
+    assert_eq!(said(&text, true), [vec![], vec![]]);
+    let [errors, _] = said(&text, false);
+    assert!(errors.contains(&(Reason::SecretNotFound, 19)), "{errors:?}");
+    let blocked = text.replace("10.0.0.0/8", "192.168.0.0/16");
+    assert_eq!(said(&blocked, true)[0], [(Reason::AddressBlocked, 9)]);
+    // One that is there has to have the key.
+    let there = text
+        + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: signing, namespace: shop}\nstringData: {other: x}\n";
+    assert_eq!(said(&there, true)[0], [(Reason::SecretKeyNotFound, 12)]);
+}
+
+#[test]
+fn a_webhook_replay_is_validated_as_the_cluster_does() {
+    let text = |replay: &str| WEBHOOK.to_owned() + SERVER + replay;
+    assert_eq!(said(&text(REPLAY), true), [vec![], vec![]]);
+    let of = |from: &str, to: &str| said(&text(&REPLAY.replace(from, to)), true);
+    assert_eq!(of("to: 2026-01-02", "to: 2025-01-02")[0], [(Reason::InvalidSchema, 25)]);
+    let whole = "from: 2026-01-01T00:00:00Z\n  to: 2026-01-02T00:00:00Z";
+    assert_eq!(of(whole, "from: 2026-01-01")[0], [(Reason::InvalidWindow, 27)]);
+    assert_eq!(of("to: 2026", "ratePerSecond: 0\n  to: 2026")[0], [(Reason::InvalidSchema, 28)]);
+    assert_eq!(
+        of("name: mail}\n  from", "name: letters}\n  from"),
+        [vec![], vec![(Reason::WebhookNotFound, 26)]]
     );
 }
 

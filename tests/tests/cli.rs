@@ -212,6 +212,13 @@ async fn lint_names_file_line_field_and_reason() {
     );
     let (status, _) = run(tidings(&["lint", "-f", folder.path().join("nowhere").to_str().unwrap()])).await;
     assert_eq!(status.code(), Some(1), "a path that is not there is a finding");
+    let without_secrets = good.split("---\n").filter(|one| !one.contains("kind: Secret"));
+    std::fs::write(&file, without_secrets.collect::<Vec<_>>().join("---\n")).unwrap();
+    let lint = ["lint", "-f", file.to_str().unwrap(), "--external-secrets"];
+    let (status, output) = run(tidings(&lint[..3])).await;
+    assert!(status.code() == Some(1) && output.contains("SecretNotFound"), "{output}");
+    let (status, output) = run(tidings(&lint)).await;
+    assert_eq!(status.code(), Some(0), "Secrets stand elsewhere: {output}");
     let (status, _) = run(tidings(&["lint"])).await;
     assert_eq!(status.code(), Some(2), "bad usage");
 }
