@@ -125,19 +125,11 @@ impl Writer {
 
     /// Whether a part does not stand in the cluster as it was left; it is forgotten, with those after it.
     async fn is_lost(&mut self) -> bool {
-        match self.first_lost().await {
-            Ok(None) => false,
-            Ok(Some(at)) => {
-                tracing::info!(
-                    report = self.name(at),
-                    "the report is not as it was written, and is written again"
-                );
-                self.written.truncate(at);
-                true
-            }
-            // It is looked at again; what is to be written says what is wrong.
-            Err(_) => false,
-        }
+        // What could not be looked at is looked at again.
+        let Ok(Some(at)) = self.first_lost().await else { return false };
+        tracing::info!(report = self.name(at), "the report is not as it was written, and is written again");
+        self.written.truncate(at);
+        true
     }
 
     async fn first_lost(&self) -> Result<Option<usize>, Trouble> {
