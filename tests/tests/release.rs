@@ -7,9 +7,12 @@ use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tidings_tests::charts::helm_works;
 use tidings_tests::process::in_workspace;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Where the images of this release are.
+const REGISTRY: &str = "registry.example.com:5000/tidings";
 
 fn output(command: &mut Command) -> (bool, String) {
     let output = command.output().unwrap();
@@ -28,7 +31,7 @@ fn released(folder: &Path) -> std::path::PathBuf {
         std::fs::write(programs.join(program), program).unwrap();
     }
     let mut command = Command::new(in_workspace("release/build"));
-    command.args(["--draft", "--no-charts", "--url", "https://releases.example.com/v1/"]);
+    command.args(["--draft", "--url", "https://releases.example.com/v1/", "--registry", REGISTRY]);
     command.arg("--programs").arg(&programs).arg("--out").arg(&out).env("SOURCE_DATE_EPOCH", "1764000000");
     let (built, said) = output(&mut command);
     assert!(built, "{said}");
@@ -142,6 +145,50 @@ fn a_release_holds_each_program_with_its_sum_and_the_plugin_where_krew_looks() {
         assert!(names.iter().any(|name| name.starts_with(&image)), "{image}: {names:?}");
         assert!(names.contains(&format!("{program}-{VERSION}.cdx.json")), "{names:?}");
     }
+    a_released_chart_needs_no_value(&out);
+}
+
+/// The images that a packaged chart names, with these arguments.
+fn images(chart: &Path, arguments: &[&str]) -> Vec<String> {
+    let chart = ["template", "tidings", chart.to_str().unwrap(), "--set", "injection.enabled=true"];
+    let rendered = helm_works(&[&chart, arguments].concat());
+    let images = rendered.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+    images.map(|image| image.trim_matches([',', '"']).to_owned()).collect()
+}
+
+fn a_released_chart_needs_no_value(out: &Path) {
+    let chart = out.join(format!("tidings-{VERSION}.tgz"));
+    let released = images(&chart, &[]);
+    let is_of = |image: &str, registry: &str| {
+        image.starts_with(&format!("{registry}/tidings")) && image.ends_with(&format!(":{VERSION}"))
+    };
+    assert!(released.len() > 1 && released.iter().all(|image| is_of(image, REGISTRY)), "{released:?}");
+    for value in ["image.registry=own.example.com", "global.imageRegistry=own.example.com"] {
+        let own = images(&chart, &["--set", value]);
+        assert!(own.iter().all(|image| is_of(image, "own.example.com")), "{value}: {own:?}");
+    }
+    let (_, readme) = output(Command::new("tar").arg("-xzOf").arg(&chart).arg("tidings/README.md"));
+    let row = format!("| `image.registry` | `\"{REGISTRY}\"` |");
+    assert!(readme.contains(&row), "the table of values tells it: {row}");
+    assert!(out.join(format!("tidings-crds-{VERSION}.tgz")).exists());
+}
+
+#[test]
+fn a_registry_that_is_none_is_refused_and_without_one_the_charts_name_none() {
+    let folder = TempDir::new().unwrap();
+    let charts = |arguments: &[&str]| {
+        output(Command::new(in_workspace("release/charts")).args(arguments).arg(folder.path()))
+    };
+    for registry in
+        ["https://registry.example.com", "Registry.example.com/Tidings", "registry.example.com/a b", "a/#"]
+    {
+        let (taken, said) = charts(&["--registry", registry]);
+        assert!(!taken && said.contains("is not a registry with a path"), "{registry}: {said}");
+    }
+    let (packaged, said) = charts(&[]);
+    assert!(packaged, "{said}");
+    let images = images(&folder.path().join(format!("tidings-{VERSION}.tgz")), &[]);
+    assert!(images.iter().all(|image| image.starts_with("tidings")), "{images:?}");
 }
 
 #[test]
