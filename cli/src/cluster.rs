@@ -4,7 +4,7 @@
 //! connect --> sidecars: the Webhook's AuthServer -> its DeliveryReports -> pods -> admin port
 //!    |           |
 //!    |           +--> deliveries, dead_letters, test_event
-//!    +--------------> replay, doctor
+//!    +--------------> replay, doctor, check
 //! ```
 //!
 //! With `--admin URL` the sidecars are named by hand, and no API server is asked. Nothing here ever prints
@@ -14,6 +14,7 @@ mod connect;
 mod exchange;
 mod sidecars;
 
+pub(crate) mod check;
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
 pub(crate) mod doctor;

@@ -44,6 +44,7 @@ enum Command {
     Replay(cluster::replay::Arguments),
     Test(cluster::test_event::Arguments),
     Doctor(cluster::doctor::Arguments),
+    Check(cluster::check::Arguments),
     Demo(demo::Arguments),
     /// Prints the completions for a shell: `source <(tidings completions bash)`.
     Completions {
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => cluster::replay::run(&arguments),
         Command::Test(arguments) => cluster::test_event::run(&arguments),
         Command::Doctor(arguments) => cluster::doctor::run(&arguments),
+        Command::Check(arguments) => cluster::check::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tidings", &mut std::io::stdout());

@@ -6,9 +6,9 @@
 //!
 //! It changes nothing. What its user may not look at, it says so and goes on.
 
-mod evidence;
-mod gather;
-mod judge;
+pub(super) mod evidence;
+pub(super) mod gather;
+pub(super) mod judge;
 
 use std::process::ExitCode;
 
@@ -74,7 +74,7 @@ fn count(findings: &[Finding], verdict: Verdict) -> usize {
     findings.iter().filter(|finding| finding.verdict == verdict).count()
 }
 
-fn in_text(findings: &[Finding]) -> String {
+pub(super) fn in_text(findings: &[Finding]) -> String {
     let (mut text, mut about) = (String::new(), None);
     for finding in findings {
         if about.replace(&finding.about) != Some(&finding.about) {

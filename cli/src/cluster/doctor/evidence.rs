@@ -9,7 +9,7 @@ use tidings_plan::ObjectName;
 
 /// What one look brought.
 #[derive(Debug, Clone)]
-pub(super) enum Look<T> {
+pub(in crate::cluster) enum Look<T> {
     /// It is there.
     Seen(T),
     /// It is not there.
@@ -37,13 +37,13 @@ pub(super) struct Evidence {
 
 /// The operator's Lease, and its Deployment where there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Operator {
-    pub(super) namespace: String,
-    pub(super) holder: Option<String>,
-    pub(super) renewed: Option<Timestamp>,
-    pub(super) lease_seconds: i32,
+pub(in crate::cluster) struct Operator {
+    pub(in crate::cluster) namespace: String,
+    pub(in crate::cluster) holder: Option<String>,
+    pub(in crate::cluster) renewed: Option<Timestamp>,
+    pub(in crate::cluster) lease_seconds: i32,
     /// How many replicas are ready, and how many are wanted.
-    pub(super) replicas: Option<(i32, i32)>,
+    pub(in crate::cluster) replicas: Option<(i32, i32)>,
 }
 
 /// One Webhook and what it refers to.

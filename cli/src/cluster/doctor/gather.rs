@@ -20,7 +20,7 @@ use crate::cluster::connect::{Ask, Cluster, Failure, TIDINGS};
 use crate::cluster::sidecars::reports;
 
 /// The operator's Lease, and by custom its Deployment.
-const OPERATOR: &str = "tidings-operator";
+pub(in crate::cluster) const OPERATOR: &str = "tidings-operator";
 
 /// How long a Lease lasts where it does not say.
 const LEASE_SECONDS: i32 = 15;
@@ -41,7 +41,7 @@ pub(super) async fn gather(
     now: Timestamp,
 ) -> Result<Evidence, Failure> {
     let definitions = definitions(cluster).await?;
-    let operator = operator(cluster, operator_namespace).await?;
+    let operator = operator(cluster, operator_namespace, OPERATOR).await?;
     let words = match &scope {
         Scope::One(name) => format!("namespace {}", name.namespace),
         Scope::Namespace(namespace) => format!("namespace {namespace}"),
@@ -83,7 +83,7 @@ pub(super) async fn gather(
 }
 
 /// What a question's answer is as evidence.
-fn look<T>(ask: Ask, answer: kube::Result<Option<T>>) -> Result<Look<T>, Failure> {
+pub(in crate::cluster) fn look<T>(ask: Ask, answer: kube::Result<Option<T>>) -> Result<Look<T>, Failure> {
     match answer.map_err(|error| ask.failed(error)) {
         Ok(Some(found)) => Ok(Look::Seen(found)),
         Ok(None) | Err(Failure::Missing(_) | Failure::NoDefinition(_)) => Ok(Look::Missing),
@@ -102,19 +102,24 @@ async fn definitions(cluster: &Cluster) -> Result<Look<BTreeSet<String>>, Failur
     look(Ask::new("get", TIDINGS, "resources"), served)
 }
 
-async fn operator(cluster: &Cluster, namespace: Option<&str>) -> Result<Look<Operator>, Failure> {
+/// The Lease of this name, and the Deployment.
+pub(in crate::cluster) async fn operator(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Look<Operator>, Failure> {
     let client = cluster.client.clone();
     let lease = if let Some(namespace) = namespace {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
-        let ask = Ask::new("get", "coordination.k8s.io", "leases").within(namespace).of(OPERATOR);
-        look(ask, leases.get_opt(OPERATOR).await)?
+        let ask = Ask::new("get", "coordination.k8s.io", "leases").within(namespace).of(name);
+        look(ask, leases.get_opt(name).await)?
     } else {
-        let named = ListParams::default().fields(&format!("metadata.name={OPERATOR}"));
+        let named = ListParams::default().fields(&format!("metadata.name={name}"));
         let found = Api::<Lease>::all(client).list(&named).await;
         look(Ask::new("list", "coordination.k8s.io", "leases"), found.map(|list| newest(list.items)))?
     };
     match lease {
-        Look::Seen(lease) => of_lease(cluster, lease).await.map(Look::Seen),
+        Look::Seen(lease) => of_lease(cluster, lease, name).await.map(Look::Seen),
         Look::Missing => Ok(Look::Missing),
         Look::Barred(why) if namespace.is_none() => {
             Ok(Look::Barred(format!("{why}, or name the operator's namespace with --operator-namespace")))
@@ -128,16 +133,13 @@ fn newest(leases: Vec<Lease>) -> Option<Lease> {
     leases.into_iter().max_by_key(|lease| lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0))
 }
 
-async fn of_lease(cluster: &Cluster, lease: Lease) -> Result<Operator, Failure> {
+async fn of_lease(cluster: &Cluster, lease: Lease, name: &str) -> Result<Operator, Failure> {
     let namespace = lease.metadata.namespace.unwrap_or_default();
     let spec = lease.spec.unwrap_or_default();
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &namespace);
-    let ask = Ask::new("get", "apps", "deployments").within(&namespace).of(OPERATOR);
-    let replicas = match look(ask, deployments.get_opt(OPERATOR).await)? {
-        Look::Seen(deployment) => {
-            let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
-            Some((ready, deployment.spec.replicas.unwrap_or(1)))
-        }
+    let ask = Ask::new("get", "apps", "deployments").within(&namespace).of(name);
+    let replicas = match look(ask, deployments.get_opt(name).await)? {
+        Look::Seen(deployment) => Some(ready_of(&deployment)),
         // It may have another name, or be none of this user's business: the Lease tells enough.
         Look::Missing | Look::Barred(_) => None,
     };
@@ -148,6 +150,17 @@ async fn of_lease(cluster: &Cluster, lease: Lease) -> Result<Operator, Failure> 
         lease_seconds: spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS),
         replicas,
     })
+}
+
+/// How many replicas of the Deployment as it is now are ready, and how many are wanted.
+fn ready_of(deployment: &Deployment) -> (i32, i32) {
+    let wanted = deployment.spec.replicas.unwrap_or(1);
+    let Some(status) = &deployment.status else { return (0, wanted) };
+    if status.observed_generation < deployment.metadata.generation {
+        return (0, wanted);
+    }
+    let ready = status.ready_replicas.unwrap_or(0).min(status.updated_replicas.unwrap_or(0));
+    (ready, wanted)
 }
 
 type Named = (ObjectName, Look<Webhook>);

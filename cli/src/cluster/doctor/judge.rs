@@ -12,6 +12,7 @@ use tidings_crds::{AuthServer, Condition, ConditionStatus, DeliveryReport};
 use tidings_plan::ObjectName;
 
 use super::evidence::{Evidence, Look, Operator, Server};
+use super::gather::OPERATOR;
 use crate::moment::{age, age_of};
 
 /// The kinds that must be served.
@@ -24,7 +25,7 @@ const CLOCKS_APART_SECONDS: i64 = 60;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::cluster) enum Verdict {
     Ok,
     Problem,
     /// It could not be looked at.
@@ -33,13 +34,13 @@ pub(super) enum Verdict {
 
 /// One check's outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(in crate::cluster) struct Finding {
     /// The cluster, or an object.
-    pub(super) about: String,
-    pub(super) check: &'static str,
-    pub(super) verdict: Verdict,
-    pub(super) message: String,
-    pub(super) way_out: Option<String>,
+    pub(in crate::cluster) about: String,
+    pub(in crate::cluster) check: &'static str,
+    pub(in crate::cluster) verdict: Verdict,
+    pub(in crate::cluster) message: String,
+    pub(in crate::cluster) way_out: Option<String>,
 }
 
 /// Every finding: the cluster's first, then each `AuthServer`'s, then each Webhook's.
@@ -47,7 +48,7 @@ pub(super) fn judge(evidence: &Evidence) -> Vec<Finding> {
     let Evidence { now, scope, definitions, operator, webhooks, servers } = evidence;
     let cluster = About("cluster");
     let mut findings = vec![definitions_are_served(&cluster, definitions)];
-    findings.push(operator_runs(&cluster, operator, *now));
+    findings.push(operator_runs(&cluster, OPERATOR, operator, *now));
     if matches!(definitions, Look::Missing) {
         return findings;
     }
@@ -86,13 +87,18 @@ fn definitions_are_served(about: &About<'_>, served: &Look<BTreeSet<String>>) ->
     about.problem(check, format!("not installed: {}", missing.join(", "))).solved_by(install)
 }
 
-fn operator_runs(about: &About<'_>, operator: &Look<Operator>, now: Timestamp) -> Finding {
+pub(in crate::cluster) fn operator_runs(
+    about: &About<'_>,
+    name: &str,
+    operator: &Look<Operator>,
+    now: Timestamp,
+) -> Finding {
     let check = "operator";
     let Operator { namespace, holder, renewed, lease_seconds, replicas } = match operator {
         Look::Seen(operator) => operator,
         Look::Missing => {
             return about
-                .problem(check, "the operator is not running, and never did: there is no Lease tidings-operator")
+                .problem(check, format!("the operator is not running, and never did: there is no Lease {name}"))
                 .solved_by("install the chart; if the operator runs elsewhere, name its namespace with --operator-namespace");
         }
         Look::Barred(why) => return about.unseen(check, why),
@@ -103,8 +109,7 @@ fn operator_runs(about: &About<'_>, operator: &Look<Operator>, now: Timestamp) -
     };
     let way_out = format!("kubectl get deployments,pods -n {namespace}; the operator's log tells why");
     let Some(holder) = holder else {
-        let message =
-            format!("the operator is not running: nobody holds the Lease {namespace}/tidings-operator{pods}");
+        let message = format!("the operator is not running: nobody holds the Lease {namespace}/{name}{pods}");
         return about.problem(check, message).solved_by(way_out);
     };
     let since = renewed.map_or(i64::MAX, |renewed| now.duration_since(renewed).as_secs());
@@ -141,7 +146,7 @@ fn auth_server(name: &ObjectName, server: &Server, now: Timestamp) -> Vec<Findin
     findings
 }
 
-fn of_status(about: &About<'_>, object: &AuthServer) -> Vec<Finding> {
+pub(in crate::cluster) fn of_status(about: &About<'_>, object: &AuthServer) -> Vec<Finding> {
     let status = object.status.clone().unwrap_or_default();
     if let Some(behind) = behind(about, object.metadata.generation, status.observed_generation) {
         return vec![behind];
@@ -257,7 +262,7 @@ fn in_short(seconds: i64) -> String {
 }
 
 /// What findings are about.
-struct About<'a>(&'a str);
+pub(in crate::cluster) struct About<'a>(pub(in crate::cluster) &'a str);
 
 // === impl About ===
 
@@ -266,15 +271,15 @@ impl About<'_> {
         Finding { about: self.0.to_owned(), check, verdict, message: message.into(), way_out: None }
     }
 
-    fn ok(&self, check: &'static str, message: impl Into<String>) -> Finding {
+    pub(in crate::cluster) fn ok(&self, check: &'static str, message: impl Into<String>) -> Finding {
         self.finding(check, Verdict::Ok, message)
     }
 
-    fn problem(&self, check: &'static str, message: impl Into<String>) -> Finding {
+    pub(in crate::cluster) fn problem(&self, check: &'static str, message: impl Into<String>) -> Finding {
         self.finding(check, Verdict::Problem, message)
     }
 
-    fn unseen(&self, check: &'static str, why: &str) -> Finding {
+    pub(in crate::cluster) fn unseen(&self, check: &'static str, why: &str) -> Finding {
         self.finding(check, Verdict::Unseen, format!("not looked at: {why}"))
     }
 }
@@ -282,7 +287,7 @@ impl About<'_> {
 // === impl Finding ===
 
 impl Finding {
-    fn solved_by(mut self, way_out: impl Into<String>) -> Self {
+    pub(in crate::cluster) fn solved_by(mut self, way_out: impl Into<String>) -> Self {
         self.way_out = Some(way_out.into());
         self
     }
@@ -291,7 +296,7 @@ impl Finding {
 // === impl Verdict ===
 
 impl Verdict {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(in crate::cluster) fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Problem => "problem",
