@@ -32,6 +32,7 @@ fn what_needs_definitions_of_others_is_made_only_when_it_is_asked_for() {
         "ClusterRole",
         "ClusterRoleBinding",
         "Deployment",
+        "Pod",
         "PodDisruptionBudget",
         "Role",
         "RoleBinding",
@@ -48,6 +49,32 @@ fn what_needs_definitions_of_others_is_made_only_when_it_is_asked_for() {
 fn without_rights_of_its_own_the_chart_makes_no_role() {
     let kinds = kinds(&["-f", "charts/tidings/examples/default.yaml", "--set", "rbac.create=false"]);
     assert!(!kinds.iter().any(|kind| kind.contains("Role")), "{kinds:?}");
+}
+
+#[test]
+fn what_helm_test_needs_is_a_hook_that_is_deleted_after_success_and_nothing_else_is() {
+    let is_of_test =
+        |object: &Value| object["metadata"]["name"].as_str().unwrap().starts_with("tidings-test");
+    let objects = objects(&template(&["-f", "charts/tidings/examples/several-auth-servers.yaml"]));
+    let mut kinds: Vec<_> = Vec::new();
+    for object in &objects {
+        let annotations = &object["metadata"]["annotations"];
+        let hook = (&annotations["helm.sh/hook"], &annotations["helm.sh/hook-delete-policy"]);
+        if is_of_test(object) {
+            assert_eq!(hook, (&"test".into(), &"before-hook-creation,hook-succeeded".into()), "{object}");
+            kinds.push(object["kind"].as_str().unwrap());
+        } else {
+            assert_eq!(hook, (&Value::Null, &Value::Null), "{object}");
+        }
+    }
+    kinds.sort_unstable();
+    // A Role where the operator is, and one in each of the two namespaces with AuthServers.
+    assert_eq!(
+        kinds,
+        ["Pod", "Role", "Role", "Role", "RoleBinding", "RoleBinding", "RoleBinding", "ServiceAccount"]
+    );
+    let without = tidings_tests::charts::objects(&template(&["--set", "test.enabled=false"]));
+    assert!(!without.iter().any(is_of_test));
 }
 
 #[test]

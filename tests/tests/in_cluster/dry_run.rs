@@ -8,7 +8,7 @@ use tidings_tests::charts::{SYSTEM, examples, objects, template, tool};
 use tidings_tests::cluster::{ControlPlane, kubectl, try_apply_with};
 use tidings_tests::process::in_workspace;
 
-/// Makes every namespace that is named, and the definitions of the Prometheus Operator.
+/// Makes every namespace that is named, the accounts of pods, and the definitions of the Prometheus Operator.
 async fn furnish(manifests: &[Value]) {
     let named = manifests.iter().filter_map(|object| object["metadata"]["namespace"].as_str());
     let named: BTreeSet<_> = named.chain([SYSTEM]).collect();
@@ -17,6 +17,14 @@ async fn furnish(manifests: &[Value]) {
     let all: Vec<_> = named.into_iter().map(|name| namespace(name).to_string()).collect();
     let (worked, said) = try_apply_with(&["--server-side"], &all.join("\n---\n")).await;
     assert!(worked, "{said}");
+    // The server takes no pod whose ServiceAccount is not there, and a dry run makes none.
+    if manifests.iter().any(|object| object["kind"] == "Pod") {
+        let accounts = manifests.iter().filter(|object| object["kind"] == "ServiceAccount");
+        let accounts: Vec<_> = accounts.map(Value::to_string).collect();
+        let (worked, said) =
+            try_apply_with(&["--server-side", "--force-conflicts"], &accounts.join("\n---\n")).await;
+        assert!(worked, "{said}");
+    }
     let definitions = tool("monitoring");
     kubectl(&["apply", "--server-side", "-f", definitions.to_str().unwrap()]).await;
     kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", definitions.to_str().unwrap()])

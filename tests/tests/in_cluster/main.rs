@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod dry_run;
+mod helm_test;
 mod install;
 mod rights;
 mod stage;
