@@ -1,7 +1,7 @@
 //! An event's body as CEL values, with its size.
 //!
-//! In: bytes. Out: values, and what the cost of looking at them depends on. It must never build
-//! more than [`MAX_VALUES`] values, however the body is made: one byte may become a hundred.
+//! In: bytes. Out: values. It must never read more than [`MAX_BYTES`] or build more than [`MAX_VALUES`]
+//! values, however the body is made: one byte may become a hundred, and each takes its time.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -14,41 +14,27 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
 use super::FilterError;
 
+/// The largest body that is filtered, in bytes.
+const MAX_BYTES: usize = 256 << 10;
+
 /// The most JSON values in a body that is filtered.
-const MAX_VALUES: usize = 100_000;
-
-/// A body, read.
-pub(super) struct Event {
-    pub(super) value: Value,
-    pub(super) size: Size,
-}
-
-/// What the cost of a filter depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size {
-    /// Bytes of the body.
-    pub(super) bytes: usize,
-    /// Entries of its largest list or object.
-    pub(super) widest: usize,
-}
+const MAX_VALUES: usize = 10_000;
 
 /// Reads a body.
-pub(super) fn read(body: &[u8]) -> Result<Event, FilterError> {
-    let (left, widest) = (Cell::new(MAX_VALUES), Cell::new(0));
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let value = Seed { left: &left, widest: &widest }
-        .deserialize(&mut json)
-        .and_then(|value| json.end().map(|()| value));
-    match value {
-        Ok(value) => Ok(Event { value, size: Size { bytes: body.len(), widest: widest.get() } }),
-        Err(error) => Err(FilterError::Body { message: error.to_string() }),
+pub(super) fn read(body: &[u8]) -> Result<Value, FilterError> {
+    if body.len() > MAX_BYTES {
+        let message = format!("it has {} bytes, the most that is filtered is {MAX_BYTES}", body.len());
+        return Err(FilterError::Body { message });
     }
+    let left = Cell::new(MAX_VALUES);
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = Seed { left: &left }.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
+    value.map_err(|error| FilterError::Body { message: error.to_string() })
 }
 
 #[derive(Clone, Copy)]
 struct Seed<'a> {
     left: &'a Cell<usize>,
-    widest: &'a Cell<usize>,
 }
 
 // === impl Seed ===
@@ -58,10 +44,6 @@ impl Seed<'_> {
         let left = self.left.get().checked_sub(1);
         self.left.set(left.ok_or_else(|| E::custom(format_args!("it has more than {MAX_VALUES} values")))?);
         Ok(())
-    }
-
-    fn measure(self, entries: usize) {
-        self.widest.set(self.widest.get().max(entries));
     }
 }
 
@@ -110,7 +92,6 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(value) = entries.next_element_seed(self)? {
             list.push(value);
         }
-        self.measure(list.len());
         Ok(Value::List(Arc::new(list)))
     }
 
@@ -119,7 +100,6 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(key) = entries.next_key::<String>()? {
             map.insert(Key::from(key), entries.next_value_seed(self)?);
         }
-        self.measure(map.len());
         Ok(Value::Map(Map { map: Arc::new(map) }))
     }
 }

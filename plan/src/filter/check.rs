@@ -1,33 +1,36 @@
 //! What an expression may refer to, and what it may cost.
 //!
-//! In: a parsed expression. Out: its [`Cost`], a polynomial in the size of a body, or a refusal.
+//! In: a parsed expression. Out: its [`Cost`], or a refusal.
 //!
 //! - Names: `event`, the variables of loops around them, CEL's type names; functions of CEL's
 //!   standard library.
 //! - Loops (`all`, `exists`, `exists_one`, `map`, `filter`) stand at most [`MAX_LOOPS`] deep, and
 //!   what a `map` gives is a part of its element: chained, it could double a value time and again.
-//! - `matches` takes a literal pattern that compiles small.
-//! - Each node costs once for each turn of the loops around it. An operation that reads whole values
-//!   costs the body's bytes for each turn; where it reads elements of the innermost loop alone, for
-//!   each turn of the outer one, since a list's elements together are no larger than the body.
+//! - `matches` takes a literal pattern that compiles small; it is compiled here, once.
+//! - Each node costs once for each turn of the loop that it stands in. An operation that reads whole
+//!   values costs the body's bytes for each turn; where it reads elements of the innermost loop alone, for
+//!   each turn of the outer one, since a list's elements together are no larger than the body. How many
+//!   turns there are is counted while it runs ([`super::meter`]).
 //!
 //! It must never let a cost pass that it cannot bound.
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::FilterError;
-use super::body::Size;
+use super::meter::Pattern;
 
 /// How deep loops may stand in each other.
 const MAX_LOOPS: usize = 2;
 /// How deep an expression may be: evaluation recurses.
 const MAX_DEPTH: usize = 64;
-/// The largest compiled pattern, in bytes.
-const MAX_PATTERN_BYTES: usize = 256 << 10;
-/// Units in which a cost is counted; one is about a nanosecond.
-const BUDGET: u64 = 50_000_000;
+/// The sizes of a compiled pattern, in bytes, with the units that it costs for each byte of a text: the
+/// engine follows each of its states at once, where it finds nothing better.
+const PATTERN_SIZES: [(usize, u64); 3] = [(4 << 10, 64), (32 << 10, 512), (256 << 10, 4096)];
+/// What the engine may keep in memory to find something better, in bytes.
+const PATTERN_CACHE: usize = 256 << 10;
+/// The units of one evaluation; one is about a nanosecond.
+pub(super) const BUDGET: u64 = 1_000_000;
 const NODE_UNITS: u64 = 64;
-const PATTERN_UNITS: u64 = 50_000;
 
 const TYPES: &[&str] =
     &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
@@ -65,57 +68,69 @@ const CHEAP: &[&str] = &[
     operators::OPT_SELECT,
 ];
 
-/// What one evaluation costs, by the number of loops around each operation.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What an evaluation costs.
+#[derive(Debug, Default)]
 pub(super) struct Cost {
-    nodes: [u64; MAX_LOOPS + 1],
-    patterns: [u64; MAX_LOOPS + 1],
-    whole_values: [u64; MAX_LOOPS + 1],
+    /// What stands in no loop.
+    once: Turn,
+    /// One turn of each loop, in the order in which they are met.
+    pub(super) turns: Vec<Turn>,
+    /// The patterns, in the order in which they are met.
+    pub(super) patterns: Vec<Pattern>,
     references: u64,
     additions: u64,
-    longest_literal: usize,
+}
+
+/// What is done once, or for each turn of a loop, loops in it apart.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    nodes: u64,
+    whole_values: u64,
 }
 
 /// Checks an expression.
 pub(super) fn check(expression: &IdedExpr) -> Result<Cost, FilterError> {
     let mut check = Check::default();
     check.visit(&expression.expr, 0)?;
-    let smallest = Size { bytes: 2, widest: 0 };
-    check.cost.judge(&smallest)?;
     Ok(check.cost)
 }
 
 #[derive(Default)]
 struct Check {
-    /// The variables of the loops around, innermost last, each with its accumulator.
-    scope: Vec<(String, Option<String>, String)>,
+    /// The loops around, innermost last.
+    scope: Vec<Loop>,
     cost: Cost,
+}
+
+/// A loop's variables, and its number.
+struct Loop {
+    first: String,
+    second: Option<String>,
+    accumulator: String,
+    number: usize,
+}
+
+// === impl Turn ===
+
+impl Turn {
+    /// Over values of so many bytes.
+    pub(super) fn units(&self, bytes: u64) -> u64 {
+        self.nodes.saturating_mul(NODE_UNITS).saturating_add(self.whole_values.saturating_mul(bytes))
+    }
 }
 
 // === impl Cost ===
 
 impl Cost {
-    /// Refuses an event for which the filter would run too long.
-    pub(super) fn judge(&self, size: &Size) -> Result<(), FilterError> {
-        let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        // `+` makes longer lists, and a value can be put together from as many as are named.
-        let turns = wide(size.widest.max(self.longest_literal)).saturating_mul(1 + self.additions);
-        let bytes = wide(size.bytes).saturating_mul(1 + self.additions + self.references);
-        let mut units = 0_u64;
-        let mut times = 1_u64;
-        for loops in 0..=MAX_LOOPS {
-            let each = (self.nodes[loops].saturating_mul(NODE_UNITS))
-                .saturating_add(self.patterns[loops].saturating_mul(PATTERN_UNITS))
-                .saturating_add(self.whole_values[loops].saturating_mul(bytes));
-            units = units.saturating_add(each.saturating_mul(times));
-            times = times.saturating_mul(turns);
-        }
-        if units <= BUDGET {
-            return Ok(());
-        }
-        Err(too_costly(
-            "the event is too large for its loops and comparisons; nest fewer, or filter in the receiver",
-        ))
+    /// The most bytes of a value, for a body of so many: it can be put together from as many as are named.
+    pub(super) fn largest_value(&self, body_bytes: usize) -> u64 {
+        let bytes = u64::try_from(body_bytes).unwrap_or(u64::MAX);
+        bytes.saturating_mul(1 + self.additions + self.references)
+    }
+
+    /// What is left for loops and patterns, once what stands in no loop is paid for.
+    pub(super) fn left(&self, largest_value: u64) -> Result<u64, FilterError> {
+        BUDGET.checked_sub(self.once.units(largest_value)).filter(|left| *left > 0).ok_or_else(exhausted)
     }
 }
 
@@ -126,7 +141,7 @@ impl Check {
         if depth > MAX_DEPTH {
             return Err(too_costly("it is nested too deeply; write it flatter"));
         }
-        self.cost.nodes[self.scope.len()] += 1;
+        self.turn(self.scope.len()).nodes += 1;
         let depth = depth + 1;
         match expr {
             Expr::Ident(name) => self.name(name),
@@ -135,14 +150,10 @@ impl Check {
             Expr::Call(call) => self.call(call, depth),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension, depth),
             Expr::List(list) => {
-                self.cost.longest_literal = self.cost.longest_literal.max(list.elements.len());
                 self.reads_whole(&list.elements.iter().collect::<Vec<_>>());
                 list.elements.iter().try_for_each(|element| self.visit(&element.expr, depth))
             }
-            Expr::Map(map) => {
-                self.cost.longest_literal = self.cost.longest_literal.max(map.entries.len());
-                map.entries.iter().try_for_each(|entry| self.entry(&entry.expr, depth))
-            }
+            Expr::Map(map) => map.entries.iter().try_for_each(|entry| self.entry(&entry.expr, depth)),
             Expr::Struct(_) => Err(syntax("it makes a message, of which there are none here")),
             Expr::Unspecified => Err(syntax("it is empty")),
         }
@@ -156,7 +167,7 @@ impl Check {
     }
 
     fn name(&mut self, name: &str) -> Result<(), FilterError> {
-        let is_bound = self.scope.iter().any(|(first, second, accumulator)| {
+        let is_bound = self.scope.iter().any(|Loop { first, second, accumulator, number: _ }| {
             name == first || name == accumulator || second.as_deref() == Some(name)
         });
         self.cost.references += u64::from(name == "event" || is_bound);
@@ -174,8 +185,7 @@ impl Check {
         }
         let operands: Vec<_> = call.target.as_deref().into_iter().chain(&call.args).collect();
         if name == "matches" {
-            self.cost.patterns[self.scope.len()] += 1;
-            pattern(operands.last().copied())?;
+            self.cost.patterns.push(pattern(operands.last().copied())?);
         }
         self.cost.additions += u64::from(name == operators::ADD && !self.is_of_macro(&operands));
         let compares_literal =
@@ -189,7 +199,7 @@ impl Check {
     /// Whether a macro wrote it, which names an accumulator that nobody can write.
     fn is_of_macro(&self, operands: &[&IdedExpr]) -> bool {
         let is_accumulator =
-            |name: &String| self.scope.last().is_some_and(|(.., accumulator)| accumulator == name);
+            |name: &String| self.scope.last().is_some_and(|innermost| innermost.accumulator == *name);
         matches!(operands.first().map(|operand| &operand.expr), Some(Expr::Ident(name)) if is_accumulator(name))
     }
 
@@ -200,7 +210,15 @@ impl Check {
         }
         let loops = self.scope.len();
         let reads_event = operands.iter().any(|operand| mentions_event(&operand.expr));
-        self.cost.whole_values[if reads_event { loops } else { loops.saturating_sub(1) }] += 1;
+        self.turn(if reads_event { loops } else { loops.saturating_sub(1) }).whole_values += 1;
+    }
+
+    /// What is done for each turn of the loop that stands so deep; 0: once.
+    fn turn(&mut self, depth: usize) -> &mut Turn {
+        match depth.checked_sub(1).and_then(|above| self.scope.get(above)) {
+            Some(around) => &mut self.cost.turns[around.number],
+            None => &mut self.cost.once,
+        }
     }
 
     fn comprehension(&mut self, of: &ComprehensionExpr, depth: usize) -> Result<(), FilterError> {
@@ -210,11 +228,18 @@ impl Check {
         if of.iter_var == "event" || of.iter_var2.as_deref() == Some("event") {
             return Err(syntax("a loop's variable is called `event`, which is taken"));
         }
+        let number = self.cost.turns.len();
+        self.cost.turns.push(Turn::default());
         // Each turn gets a copy of its element.
         self.reads_whole(&[&of.iter_range]);
         self.visit(&of.iter_range.expr, depth)?;
         self.visit(&of.accu_init.expr, depth)?;
-        self.scope.push((of.iter_var.clone(), of.iter_var2.clone(), of.accu_var.clone()));
+        self.scope.push(Loop {
+            first: of.iter_var.clone(),
+            second: of.iter_var2.clone(),
+            accumulator: of.accu_var.clone(),
+            number,
+        });
         let looped = gives_part_of_element(&of.loop_step.expr, of)
             .and_then(|()| self.visit(&of.loop_cond.expr, depth))
             .and_then(|()| self.visit(&of.loop_step.expr, depth))
@@ -272,17 +297,26 @@ fn mentions_event(expr: &Expr) -> bool {
     }
 }
 
-fn pattern(operand: Option<&IdedExpr>) -> Result<(), FilterError> {
+fn pattern(operand: Option<&IdedExpr>) -> Result<Pattern, FilterError> {
     let Some(Expr::Literal(LiteralValue::String(text))) = operand.map(|operand| &operand.expr) else {
         return Err(too_costly("the pattern of `matches` is not written out; write it as a text in quotes"));
     };
-    match regex::RegexBuilder::new(text.inner()).size_limit(MAX_PATTERN_BYTES).build() {
-        Ok(_) => Ok(()),
-        Err(regex::Error::CompiledTooBig(_)) => {
-            Err(too_costly("a pattern of `matches` is too large; repeat less"))
+    for (bytes, weight) in PATTERN_SIZES {
+        let mut builder = regex::RegexBuilder::new(text.inner());
+        match builder.size_limit(bytes).dfa_size_limit(PATTERN_CACHE).build() {
+            Ok(regex) => return Ok(Pattern::new(regex, weight)),
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(_) => return Err(syntax("a pattern of `matches` is no regular expression (RE2's syntax)")),
         }
-        Err(_) => Err(syntax("a pattern of `matches` is no regular expression (RE2's syntax)")),
     }
+    Err(too_costly("a pattern of `matches` is too large; repeat less"))
+}
+
+/// An evaluation used up its budget.
+pub(super) fn exhausted() -> FilterError {
+    too_costly(
+        "the event is too large for its loops, comparisons and patterns; nest fewer, or filter in the receiver",
+    )
 }
 
 fn too_costly(message: &str) -> FilterError {

@@ -112,6 +112,47 @@ fn a_body_that_is_no_json_is_told_so() {
     }
 }
 
+/// What the cost is counted in is about a nanosecond: an evaluation that is let run ends soon, in whatever
+/// way its loops and patterns multiply. (Without a budget while it runs these take from seconds to days.)
+#[test]
+fn nested_loops_and_patterns_end_with_their_budget() {
+    let list = format!(
+        r#"{{"a":[{}"x"]}}"#,
+        r#""aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","#.repeat(3000)
+    );
+    for expression in [
+        "event.a.all(x, event.a.all(y, x.matches('^(a|b|ab)*$') || y.matches('(a|aa)+c')))",
+        "event.a.exists(x, x.matches('(a*)*(a*)*(a*)*b'))",
+        "event.a.exists(x, event.a.exists(y, x + y == 'b')) || event.a.exists(x, event.a.exists(y, y == 'b'))",
+        "event.a.map(x, x).filter(x, event.a.exists(y, y != x && y.contains('b'))).size() > 0",
+    ] {
+        let judged = accepts(expression, &list);
+        assert!(matches!(judged, Err(FilterError::TooCostly { .. })), "{expression}: {judged:?}");
+    }
+}
+
+#[test]
+fn a_loop_over_few_elements_is_no_dearer_for_a_wide_body() {
+    let keys = (0..300).map(|at| format!(r#""k{at}":{at}"#)).collect::<Vec<_>>().join(",");
+    let body = format!(r#"{{{keys},"roles":[{{"p":["r","w"]}},{{"p":["x"]}}]}}"#);
+    let nested = "event.roles.exists(r, r.p.exists(p, p.matches('^x$') && event.k7 == 7))";
+    assert_eq!(accepts(nested, &body), Ok(true));
+}
+
+#[test]
+fn a_pattern_is_found_in_every_way_of_writing_it() {
+    for expression in
+        ["event.a.matches('^b+$')", "matches(event.a, '^b+$')", "[event.a].exists(x, x.matches('b'))"]
+    {
+        assert_eq!(accepts(expression, r#"{"a":"bb"}"#), Ok(true), "{expression}");
+        assert_eq!(accepts(expression, r#"{"a":"cc"}"#), Ok(false), "{expression}");
+        let refused = accepts(expression, r#"{"a":1}"#);
+        assert!(matches!(refused, Err(FilterError::Evaluation { .. })), "{expression}: {refused:?}");
+    }
+    let two = "event.a.matches('^b') && !event.a.matches('c$')";
+    assert_eq!((accepts(two, r#"{"a":"bd"}"#), accepts(two, r#"{"a":"bc"}"#)), (Ok(true), Ok(false)));
+}
+
 proptest! {
     #[test]
     fn no_expression_panics(expression in "[a-z0-9 .()'\\[\\],&|!=<>+*/?:{}-]{0,60}") {
