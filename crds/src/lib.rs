@@ -26,8 +26,8 @@ pub use auth_server::{
 pub use files::files;
 pub use replay::{REPLAY_TTL_SECONDS, ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};
 pub use report::{
-    CircuitState, DeliveryReport, DeliveryReportSpec, LocalRef, REPORTED_WEBHOOKS, RejectedWebhook,
-    ReplayReport, RunningPlan, StoreProblem, WebhookReport,
+    CircuitState, DeliveryReport, DeliveryReportSpec, FilterFailing, LocalRef, REPORTED_WEBHOOKS,
+    RejectedWebhook, ReplayReport, RunningPlan, StoreProblem, WebhookReport,
 };
 pub use status::{
     Attempt, Condition, ConditionStatus, EventTally, FailedAttempt, SidecarTally, SourceTally, WebhookTally,

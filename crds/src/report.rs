@@ -143,6 +143,26 @@ pub struct WebhookReport {
     pub next_attempt_time: Option<String>,
     /// Closed, Open, Probing, Gone or Suspended.
     pub circuit: CircuitState,
+    /// Set where the filter could not be evaluated over events, which were delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_failing: Option<FilterFailing>,
+}
+
+/// A filter that could not be evaluated over some events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilterFailing {
+    /// Over how many events of the generation that runs.
+    pub events: i64,
+    /// Why, of the last one: TooCostly, NotBool, Body or Evaluation.
+    #[schemars(length(max = 64))]
+    pub class: String,
+    /// The last one's name.
+    #[schemars(length(max = 256))]
+    pub event: String,
+    /// When the last one was.
+    #[schemars(length(max = 64), extend("format" = "date-time"))]
+    pub time: String,
 }
 
 /// Whether the endpoint is sent anything.

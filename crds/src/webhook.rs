@@ -63,7 +63,9 @@ pub struct WebhookSpec {
     pub endpoint: EndpointSpec,
     /// The signing key. A key previousSigningKey in the same Secret also signs.
     pub secret_ref: SigningKeyRef,
-    /// A CEL expression over `event`, the event's body: only events for which it is true are delivered.
+    /// A CEL expression over `event`, the event's body: events for which it is false are dropped. One that it
+    /// cannot be evaluated over, since a key is missing or it takes more than a millisecond, is delivered and
+    /// counted: ask has(event.key) first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub filter: Option<String>,

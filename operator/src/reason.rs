@@ -86,6 +86,9 @@ reasons! {
     /// The endpoint takes what is sent.
     Delivering in [Delivering]:
         "Nothing to do.",
+    /// The endpoint takes what is sent, events among it that the filter could not be evaluated over.
+    FilterFailing in [Delivering]:
+        "Have the filter ask has(event.key) before it reads a key, compare values of one type, and nest fewer loops; such events are delivered until then.",
     /// Every sidecar takes events.
     Receiving in [Receiving]:
         "Nothing to do.",

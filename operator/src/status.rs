@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tidings_crds::CircuitState;
+use tidings_crds::{CircuitState, FilterFailing};
 
 use crate::reason::Place;
 use crate::{Finding, Judged, Reason};
@@ -43,6 +43,8 @@ pub struct Health {
     pub pending: u64,
     /// When the next attempt is due.
     pub next_attempt: Option<String>,
+    /// What the filter could not be evaluated over, where there is such a thing.
+    pub filter_failing: Option<FilterFailing>,
 }
 
 /// One condition.
@@ -163,11 +165,27 @@ fn delivering(health: Option<&Health>) -> Condition {
         }
         CircuitState::Open | CircuitState::Probing => failing(Reason::CircuitOpen),
         CircuitState::Closed if health.consecutive_failures >= tell_from => failing(Reason::DeliveryFailing),
-        CircuitState::Closed if health.delivered > 0 => {
-            Condition::new("Delivering", Some(true), Reason::Delivering, "the endpoint takes what is sent")
-        }
+        CircuitState::Closed if health.delivered > 0 => match &health.filter_failing {
+            Some(failing) => {
+                Condition::new("Delivering", Some(true), Reason::FilterFailing, doubtful(failing))
+            }
+            None => Condition::new(
+                "Delivering",
+                Some(true),
+                Reason::Delivering,
+                "the endpoint takes what is sent",
+            ),
+        },
         CircuitState::Closed => unknown(),
     }
+}
+
+/// Which events were delivered although nobody knows whether they are wanted.
+fn doubtful(FilterFailing { events, class, event, time }: &FilterFailing) -> String {
+    let events = if *events == 1 { "1 event".to_owned() } else { format!("{events} events") };
+    format!(
+        "the endpoint takes what is sent; the filter could not be evaluated over {events}, which were delivered, last over {event} at {time}: {class}"
+    )
 }
 
 /// What is wrong, since when, how many wait, and when it is tried again: what somebody needs who is woken
@@ -181,6 +199,7 @@ fn trouble(health: &Health) -> String {
         last_failure,
         pending,
         next_attempt,
+        filter_failing: _,
     } = health;
     let mut text = last_failure.clone().unwrap_or_else(|| "the endpoint fails".to_owned());
     let failures = if *consecutive_failures == 1 { "failure" } else { "failures" };

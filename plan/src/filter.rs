@@ -92,6 +92,22 @@ pub enum FilterError {
     },
 }
 
+// === impl FilterError ===
+
+impl FilterError {
+    /// What is wrong, in one word: `TooCostly`, `NotBool`, `Body`, `Evaluation`. Nothing of a body.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Syntax { .. } => "Syntax",
+            Self::TooLong { .. } => "TooLong",
+            Self::TooCostly { .. } => "TooCostly",
+            Self::NotBool { .. } => "NotBool",
+            Self::Body { .. } => "Body",
+            Self::Evaluation { .. } => "Evaluation",
+        }
+    }
+}
+
 // === impl Filter ===
 
 impl Filter {

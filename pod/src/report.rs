@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tidings_crds::{
-    Attempt, CircuitState, DeliveryReportSpec, EventTally, FailedAttempt, LocalRef, REPORTED_WEBHOOKS,
-    RejectedWebhook, ReplayReport, RunningPlan, StoreProblem, WebhookReport,
+    Attempt, CircuitState, DeliveryReportSpec, EventTally, FailedAttempt, FilterFailing, LocalRef,
+    REPORTED_WEBHOOKS, RejectedWebhook, ReplayReport, RunningPlan, StoreProblem, WebhookReport,
 };
 use tidings_plan::ObjectName;
 use tidings_sidecar::engine::Applied;
 use tidings_sidecar::front;
-use tidings_sidecar::tally::{Failure, Snapshot, Success};
+use tidings_sidecar::tally::{self, Failure, Snapshot, Success};
 use tidings_store::ReplayProgress;
 
 /// The most characters of a sentence.
@@ -152,6 +152,17 @@ fn webhook(snapshot: &Snapshot) -> WebhookReport {
         failing_since: known(tally.failing_since_ms),
         next_attempt_time: known(*next_attempt_ms),
         circuit: CircuitState::of_word(circuit),
+        filter_failing: tally.filter_failing_of(*generation).map(filter_failing),
+    }
+}
+
+fn filter_failing(failing: &tally::FilterFailing) -> FilterFailing {
+    let tally::FilterFailing { generation: _, events, class, event, time_ms } = failing;
+    FilterFailing {
+        events: number(*events),
+        class: class.clone(),
+        event: shortened(event, MAX_EVENT),
+        time: time(*time_ms),
     }
 }
 

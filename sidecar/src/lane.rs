@@ -48,6 +48,8 @@ struct Lane<S> {
     probe_untried: bool,
     /// Whether it was logged that there are too many rows.
     reported_full: bool,
+    /// Whether there is more to start, and others on this thread go first.
+    pauses: bool,
     attempts: FuturesUnordered<BoxFuture<'static, Done>>,
     reading: Option<JoinHandle<Result<Reading, StoreError>>>,
 }
@@ -80,6 +82,7 @@ pub(crate) async fn run<S: Store>(
         turn: Turn::default(),
         probe_untried: true,
         reported_full: false,
+        pauses: false,
         attempts: FuturesUnordered::new(),
         reading: None,
     };
@@ -89,6 +92,7 @@ pub(crate) async fn run<S: Store>(
         if stopping && lane.attempts.is_empty() {
             break;
         }
+        let pauses = std::mem::take(&mut lane.pauses);
         tokio::select! {
             // What ended comes first: it makes room for what may start.
             biased;
@@ -96,6 +100,7 @@ pub(crate) async fn run<S: Store>(
             read = next_reading(&mut lane.reading) => lane.take_reading(read),
             () = lane.handle.woken() => {}
             () = lane.share.freed() => {}
+            () = tokio::task::yield_now(), if pauses => {}
             () = sleep_until_ms(wake_ms) => {}
             _ = stop.changed(), if !stopping => {}
         }

@@ -190,7 +190,7 @@ fn refused(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result 
 type Read = fn(&Snapshot, i64) -> Option<f64>;
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus holds every number as f64")]
-const WEBHOOK_METRICS: [(&str, &str, MetricType, Read); 9] = [
+const WEBHOOK_METRICS: [(&str, &str, MetricType, Read); 10] = [
     ("webhook_delivered", "Events delivered", MetricType::Counter, |w, _| Some(w.tally.delivered as f64)),
     ("webhook_failed_attempts", "Attempts that failed", MetricType::Counter, |w, _| {
         Some(w.tally.failed as f64)
@@ -201,6 +201,12 @@ const WEBHOOK_METRICS: [(&str, &str, MetricType, Read); 9] = [
     ("webhook_expired", "Events that retention took undelivered", MetricType::Counter, |w, _| {
         Some(w.tally.expired as f64)
     }),
+    (
+        "webhook_filter_errors",
+        "Events delivered since the filter could not be evaluated",
+        MetricType::Counter,
+        |w, _| Some(w.tally.filter_errors as f64),
+    ),
     ("webhook_dropped", "Events dropped by filter or change", MetricType::Counter, |w, _| {
         Some(w.tally.dropped as f64)
     }),

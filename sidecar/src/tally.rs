@@ -19,6 +19,10 @@ pub struct Tally {
     pub failed: u64,
     /// Events that the Webhook selected by name and dropped: by its filter, or since it changed.
     pub dropped: u64,
+    /// Events that the filter could not be evaluated over; they were delivered.
+    pub filter_errors: u64,
+    /// The filter that could not be evaluated, where one could not.
+    pub filter_failing: Option<FilterFailing>,
     /// Events that were given up.
     pub dead_lettered: u64,
     /// Events that retention took before they were delivered.
@@ -33,6 +37,22 @@ pub struct Tally {
     pub last_failure: Option<Failure>,
     /// The generation of the Webhook whose endpoint answered 410.
     pub gone_generation: Option<i64>,
+}
+
+/// A filter that could not be evaluated over some events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FilterFailing {
+    /// The generation of the Webhook whose filter it is.
+    pub generation: i64,
+    /// Over how many events of that generation.
+    pub events: u64,
+    /// The last one's class: `TooCostly`, `NotBool`, `Body`, `Evaluation`.
+    pub class: String,
+    /// The last one's name.
+    pub event: String,
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
 }
 
 /// An attempt that the endpoint took.
@@ -123,7 +143,7 @@ pub struct Snapshot {
 
 /// What a Webhook's status says in one word: it differs when there is something to tell at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "four answers that do not depend on one another")]
+#[expect(clippy::struct_excessive_bools, reason = "five answers that do not depend on one another")]
 pub struct Standing {
     /// The endpoint took an event.
     pub delivered: bool,
@@ -133,6 +153,27 @@ pub struct Standing {
     pub dead_letters: bool,
     /// Nothing is sent, or probes alone.
     pub stopped: bool,
+    /// The filter could not be evaluated over some event.
+    pub filter_failing: bool,
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Counts an event that the filter of this generation could not be evaluated over; whether it is the first.
+    pub fn filter_failed(&mut self, generation: i64, class: &str, event: &str, time_ms: i64) -> bool {
+        self.filter_errors += 1;
+        let before = self.filter_failing.as_ref().filter(|failing| failing.generation == generation);
+        let events = before.map_or(0, |failing| failing.events) + 1;
+        let (class, event) = (class.to_owned(), event.to_owned());
+        self.filter_failing = Some(FilterFailing { generation, events, class, event, time_ms });
+        events == 1
+    }
+
+    /// The filter of this generation, where it could not be evaluated.
+    pub fn filter_failing_of(&self, generation: i64) -> Option<&FilterFailing> {
+        self.filter_failing.as_ref().filter(|failing| failing.generation == generation)
+    }
 }
 
 /// The recent attempts of one Webhook, the newest last.

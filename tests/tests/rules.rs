@@ -254,13 +254,53 @@ async fn a_filter_lets_pass_what_it_accepts_and_the_rest_is_counted_as_dropped()
     let (_home, sidecar) =
         running(&plan([webhook("all", &receiver).filtered("event.data.plan == 'pro'")])).await;
     post(&sidecar, r#"{"event":"A","data":{"plan":"free"}}"#).await;
-    post(&sidecar, r#"{"event":"A","data":{}}"#).await;
+    post(&sidecar, r#"{"event":"A","data":{"plan":"basic"}}"#).await;
     post(&sidecar, r#"{"event":"A","data":{"plan":"pro"}}"#).await;
     let status = sidecar
         .wait_webhook("shop/all", "judged", |webhook| webhook["dropped"] == 2 && webhook["delivered"] == 1)
         .await;
-    assert_eq!(status["pending"], 0);
+    assert_eq!((&status["pending"], &status["filterErrors"]), (&0.into(), &0.into()));
     assert_eq!(receiver.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_a_filter_cannot_be_evaluated_over_is_delivered_and_counted_apart() {
+    let receiver = Receiver::start().await;
+    let costly = "event.a.all(x, event.a.all(y, x.matches('^(a|b)*$') && y.matches('^(a|b)*$')))";
+    let hooks = [("missing-key", "event.data.plan == 'hush'"), ("costly", costly)]
+        .map(|(name, filter)| webhook(name, &receiver).filtered(filter));
+    let (_home, sidecar) = running(&plan(hooks)).await;
+    let list = vec!["ab"; 3000];
+    post(&sidecar, &serde_json::json!({ "event": "A", "a": list, "secret": "hush" }).to_string()).await;
+    receiver.wait_for(2).await;
+    for (name, class) in [("shop/missing-key", "Evaluation"), ("shop/costly", "TooCostly")] {
+        let status = sidecar.wait_webhook(name, "delivered", |webhook| webhook["delivered"] == 1).await;
+        assert_eq!((&status["filterErrors"], &status["dropped"]), (&1.into(), &0.into()), "{status}");
+        assert_eq!(status["filterFailing"]["class"], class, "{status}");
+        let name = name.trim_start_matches("shop/");
+        let line = format!("tidings_webhook_filter_errors_total{{namespace=\"shop\",webhook=\"{name}\"}}");
+        sidecar.wait_metric(&line, 1).await;
+    }
+    let (_, output) = sidecar.terminate().await;
+    assert!(output.contains("TooCostly") && !output.contains("hush"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_lets_others_have_their_turn_while_it_drops_goes_on_until_all_are_dropped() {
+    let receiver = Receiver::start().await;
+    let dropping = "event.a.exists(x, x == 2)";
+    let hooks = (0..8).map(|at| webhook(&format!("dropping-{at}"), &receiver).filtered(dropping));
+    let (_home, sidecar) = running(&plan(hooks.chain([webhook("good", &receiver)]))).await;
+    for number in 0..50 {
+        let list = vec![1; 200];
+        post(&sidecar, &serde_json::json!({ "event": "A", "n": number, "a": list }).to_string()).await;
+    }
+    receiver.wait_for(50).await;
+    for at in 0..8 {
+        let name = format!("shop/dropping-{at}");
+        sidecar.wait_webhook(&name, "all are dropped", |webhook| webhook["dropped"] == 50).await;
+    }
+    assert_eq!(receiver.received().len(), 50);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The rows of the table: what kubectl's columns would show of each Webhook.
 
 use serde::Serialize;
-use tidings_crds::CircuitState;
+use tidings_crds::{CircuitState, FilterFailing};
 use tidings_operator::Outcome;
 use tidings_operator::status::{Condition, Health, Programming, conditions};
 use tidings_plan::ObjectName;
@@ -82,6 +82,12 @@ fn health(snapshot: &Snapshot) -> Health {
         last_failure: tally.last_failure.as_ref().map(|failure| failure.message.clone()),
         pending: snapshot.pending,
         next_attempt: time(snapshot.next_attempt_ms),
+        filter_failing: tally.filter_failing_of(snapshot.generation).map(|failing| FilterFailing {
+            events: i64::try_from(failing.events).unwrap_or(i64::MAX),
+            class: failing.class.clone(),
+            event: failing.event.clone(),
+            time: time(Some(failing.time_ms)).unwrap_or_default(),
+        }),
     }
 }
 

@@ -283,6 +283,10 @@ fn health(status: &WebhookStatus, reports: &[&WebhookReport]) -> Health {
         last_failure: status.last_failure.as_ref().map(sentence),
         pending: unsigned(status.pending),
         next_attempt: status.next_attempt_time.clone(),
+        filter_failing: (reports.iter())
+            .filter_map(|report| report.filter_failing.as_ref())
+            .max_by(|one, other| one.time.cmp(&other.time))
+            .cloned(),
     }
 }
 

@@ -333,6 +333,22 @@ fn what_a_sidecar_delivered_is_not_lost_with_it_and_not_counted_twice() {
 }
 
 #[test]
+fn a_filter_that_cannot_be_evaluated_is_told_where_the_deliveries_are() {
+    let mut cluster = Cluster::with_a_webhook();
+    let failing =
+        json!({ "events": 3, "class": "TooCostly", "event": "User.Created", "time": "2026-01-01T00:00:00Z" });
+    cluster.report(1, &json!({ "delivered": 5, "filterFailing": failing }));
+    assert_eq!(cluster.conditions(Kind::Webhook, "shop/mail")["Delivering"], "True FilterFailing");
+    let status = cluster.desired(Kind::Webhook, "shop/mail").unwrap().status.value().to_string();
+    assert!(
+        status.contains("over 3 events, which were delivered") && status.contains("TooCostly"),
+        "{status}"
+    );
+    cluster.report(1, &json!({ "delivered": 6 }));
+    assert_eq!(cluster.conditions(Kind::Webhook, "shop/mail")["Delivering"], "True Delivering");
+}
+
+#[test]
 fn a_single_failure_among_successes_is_no_news_and_three_in_a_row_are() {
     let mut cluster = Cluster::with_a_webhook();
     let told = |cluster: &mut Cluster, failures: u64| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidings_store::{Event, Lookup, Seq, Store, StoreError, now_ms};
 
 use super::book::Row;
-use super::spec::Spec;
+use super::spec::{Spec, Wanted};
 use crate::dial::Attempt;
 use crate::envelope;
 
@@ -50,7 +50,7 @@ pub(super) async fn attempt<S: Store>(
         // The lane has asked already whether the Webhook wants it.
         Some(event) => event,
         None => match fetch(Arc::clone(store), seq).await {
-            Ok(Lookup::Found(event)) if spec.wants(&event) => event,
+            Ok(Lookup::Found(event)) if spec.wants(&event) != Wanted::No => event,
             Ok(Lookup::Found(_)) => return End::Dropped,
             Ok(Lookup::Removed) => return End::Expired,
             Ok(Lookup::Damaged { name }) => return End::Damaged(name),

@@ -196,6 +196,7 @@ impl Handle {
             failing: book.tally.consecutive_failures > 0,
             dead_letters: book.tally.dead_lettered > 0,
             stopped: book.circuit.is_open() || is_gone(&book, &spec),
+            filter_failing: book.tally.filter_failing_of(spec.plan.generation).is_some(),
         }
     }
 }

@@ -39,6 +39,18 @@ pub enum SpecError {
     Endpoint(#[from] DialError),
 }
 
+/// Whether an event is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is delivered.
+    Yes,
+    /// It is dropped.
+    No,
+    /// The filter could not be evaluated over it, for this class of reason. It is delivered: a receiver can
+    /// pass over an event, and cannot get back one that was dropped.
+    Unknown(&'static str),
+}
+
 // === impl Spec ===
 
 impl Spec {
@@ -62,11 +74,16 @@ impl Spec {
         self.plan.events.iter().any(|pattern| pattern.selects(name))
     }
 
-    /// Whether the Webhook wants this event: by name and by filter. A filter that cannot be evaluated
-    /// over an event does not want it.
-    pub fn wants(&self, event: &Event) -> bool {
-        self.selects(&event.name)
-            && self.filter.as_ref().is_none_or(|filter| filter.accepts(&event.body).unwrap_or(false))
+    /// Whether the Webhook wants this event: by name and by filter.
+    pub fn wants(&self, event: &Event) -> Wanted {
+        if !self.selects(&event.name) {
+            return Wanted::No;
+        }
+        match self.filter.as_ref().map(|filter| filter.accepts(&event.body)) {
+            None | Some(Ok(true)) => Wanted::Yes,
+            Some(Ok(false)) => Wanted::No,
+            Some(Err(error)) => Wanted::Unknown(error.class()),
+        }
     }
 
     /// The hash of the event's ordering key; 0 without one.

@@ -12,13 +12,16 @@ use super::Lane;
 use super::attempt::{Done, attempt};
 use super::book::{Feed, Row};
 use super::handle::is_gone;
-use super::spec::Spec;
+use super::spec::{Spec, Wanted};
 use crate::circuit::{Circuit, Gate};
 use crate::rate::Bucket;
 use crate::schedule::Delivery;
 
 /// How long a lane waits for a slot before it asks again, when nobody told it to.
 const ASK_AGAIN_MS: i64 = 1000;
+
+/// How many events are dropped before others have their turn on this thread: each may cost a filter's budget.
+const MOST_DROPS: usize = 16;
 
 /// Which kind of what waits goes next, if there is one of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -212,7 +215,7 @@ impl<S: Store> Lane<S> {
 
     /// Starts the next event that is wanted.
     fn start_next(&mut self, spec: &Arc<Spec>, now: i64, probe: bool) -> bool {
-        loop {
+        for _ in 0..MOST_DROPS {
             let taken = self.handle.lock().take_ready(now, |event| spec.ordering_key(event));
             match taken {
                 None => return false,
@@ -226,14 +229,32 @@ impl<S: Store> Lane<S> {
                         key: spec.ordering_key(&event),
                         received_ms: event.received_ms,
                     };
-                    if spec.wants(&event) {
-                        self.begin(spec, event.seq, row, Some(event), probe);
-                        return true;
+                    let wanted = spec.wants(&event);
+                    if wanted == Wanted::No {
+                        self.drop_event(event.seq, row.key);
+                        continue;
                     }
-                    self.drop_event(event.seq, row.key);
+                    if let Wanted::Unknown(class) = wanted {
+                        self.note_filter_error(spec, class, &event);
+                    }
+                    self.begin(spec, event.seq, row, Some(event), probe);
+                    return true;
                 }
             }
         }
+        self.pauses = true;
+        false
+    }
+
+    /// The filter could not be evaluated over an event, which is delivered all the same.
+    fn note_filter_error(&self, spec: &Spec, class: &'static str, event: &Event) {
+        let mut book = self.handle.lock();
+        let webhook = &spec.plan.webhook;
+        if book.tally.filter_failed(spec.plan.generation, class, &event.name, now_ms()) {
+            tracing::warn!(%webhook, class, "the filter could not be evaluated over an event, which is delivered");
+        }
+        drop(book);
+        self.handle.changed(&self.unsaved);
     }
 
     /// The next row that is due by then; those beyond their horizon are given up on the way.

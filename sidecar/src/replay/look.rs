@@ -10,7 +10,7 @@ use tidings_plan::ReplayPlan;
 use tidings_store::{EventHead, Lookup, Seq, Store, StoreError, now_ms};
 
 use crate::lane::book::Row;
-use crate::lane::spec::Spec;
+use crate::lane::spec::{Spec, Wanted};
 
 /// How many heads one piece has, and how many pieces one look: some milliseconds of work, after which
 /// the replay says how far it came.
@@ -148,7 +148,9 @@ impl Window {
         let mut key = 0;
         if self.spec.filter.is_some() || !self.spec.plan.delivery.ordering_key.is_empty() {
             match store.get(head.seq)? {
-                Lookup::Found(event) if self.spec.wants(&event) => key = self.spec.ordering_key(&event),
+                Lookup::Found(event) if self.spec.wants(&event) != Wanted::No => {
+                    key = self.spec.ordering_key(&event);
+                }
                 Lookup::Found(_) | Lookup::Removed | Lookup::Damaged { .. } => return Ok(None),
             }
         }
