@@ -52,6 +52,8 @@ pub struct Engine<S> {
     dispatched: AtomicU64,
     unsaved: Arc<Unsaved>,
     metrics: Arc<Deliveries>,
+    /// One plan after another; what is compiled meanwhile needs no lane.
+    applying: Mutex<()>,
     lanes: Mutex<Lanes>,
     /// Locked after `lanes` where both are.
     replays: Mutex<Replays>,
@@ -122,6 +124,7 @@ impl<S: Store> Engine<S> {
             routing: ArcSwap::default(),
             unsaved: Arc::default(),
             metrics: Arc::default(),
+            applying: Mutex::default(),
             lanes: Mutex::new(Lanes { parked, ..Lanes::default() }),
             replays,
             applied: ArcSwap::default(),
@@ -140,18 +143,26 @@ impl<S: Store> Engine<S> {
     }
 
     /// Runs a plan in place of the one before. A Webhook that does not compile is left out, its cursor
-    /// is kept, and the others run.
+    /// is kept, and the others run. What did not change is neither compiled nor saved anew, and what is
+    /// compiled keeps no lane waiting. Takes its time with thousands of Webhooks: not for a thread that has
+    /// others to serve.
     pub fn apply(self: &Arc<Self>, published: &Published) -> Arc<Applied> {
         let Published { plan, generation, digest, left_out, .. } = published;
-        let mut lanes = self.lanes();
-        let dialer = self.dialer(&mut lanes, &plan.egress);
+        let _one_after_another = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dialer, known) = self.known(&plan.egress);
         let mut rejected: Vec<_> =
             left_out.iter().map(|one| (one.webhook.clone(), one.reason.clone())).collect();
         for (webhook, reason) in &rejected {
             tracing::warn!(%webhook, reason, "the Webhook is left out");
         }
-        let mut specs = BTreeMap::new();
+        let (mut specs, mut compiled) = (BTreeMap::new(), 0);
         for webhook in &plan.webhooks {
+            let same = known.get(&webhook.webhook).filter(|known| known.is_of(webhook, &plan.auth_server));
+            if let Some(same) = same {
+                specs.insert(webhook.webhook.clone(), Arc::clone(same));
+                continue;
+            }
+            compiled += 1;
             match Spec::compile(webhook.clone(), plan.auth_server.clone(), &dialer) {
                 Ok(spec) => {
                     specs.insert(webhook.webhook.clone(), Arc::new(spec));
@@ -162,6 +173,7 @@ impl<S: Store> Engine<S> {
                 }
             }
         }
+        let mut lanes = self.lanes();
         self.park_absent(&mut lanes, &specs);
         let fresh = self.place(&mut lanes, specs);
         self.pin_parked(&mut lanes);
@@ -176,6 +188,7 @@ impl<S: Store> Engine<S> {
             plan = applied.digest,
             webhooks = applied.webhooks,
             rejected = applied.rejected.len(),
+            compiled,
             "the plan runs"
         );
         applied
@@ -339,6 +352,16 @@ impl<S: Store> Engine<S> {
         self.known_replays().apply(plans, lane_of, &tools);
     }
 
+    /// The dialer of this policy, and the Webhooks that run and go out by it.
+    fn known(&self, egress: &Egress) -> (Dialer, BTreeMap<ObjectName, Arc<Spec>>) {
+        let mut lanes = self.lanes();
+        let is_new = lanes.dialer.as_ref().is_none_or(|(known, _)| known != egress);
+        let dialer = self.dialer(&mut lanes, egress);
+        let running = lanes.running.iter().filter(|_| !is_new);
+        let known = running.map(|(name, running)| (name.clone(), running.handle.spec())).collect();
+        (dialer, known)
+    }
+
     /// The dialer of this policy; a new policy has new connections.
     fn dialer(&self, lanes: &mut Lanes, egress: &Egress) -> Dialer {
         if let Some((_, dialer)) = lanes.dialer.as_ref().filter(|(known, _)| known == egress) {
@@ -392,7 +415,9 @@ impl<S: Store> Engine<S> {
             let same =
                 lanes.running.get(&name).filter(|running| running.handle.lock().uid() == uid_of(&spec.plan));
             if let Some(running) = same {
-                running.handle.replace_spec(&spec, dispatched, &self.unsaved);
+                if !Arc::ptr_eq(&running.handle.spec(), &spec) {
+                    running.handle.replace_spec(&spec, dispatched, &self.unsaved);
+                }
                 continue;
             }
             let mut left = HashSet::new();

@@ -254,7 +254,9 @@ impl Sidecar {
         async move {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
-                match folder.poll() {
+                let (polled, same) = aside(move || (folder.poll(), folder)).await;
+                folder = same;
+                match polled {
                     Ok(Some(plan)) => drop(parts.apply(&plan).await),
                     Ok(None) => {}
                     Err(error) => {
@@ -349,8 +351,12 @@ impl Applier {
 impl<S: Store> Parts<S> {
     /// Events are taken for a plan only once its Webhooks' places are saved: an event that was answered
     /// before that would be missed by a Webhook that starts, after a crash, at the head beyond it.
+    ///
+    /// The work of thousands of Webhooks is done beside the threads that take events.
     async fn apply(&self, published: &Published) -> Arc<Applied> {
-        let applied = self.engine.apply(published);
+        let published = Arc::new(published.clone());
+        let (engine, of_engine) = (Arc::clone(&self.engine), Arc::clone(&published));
+        let applied = aside(move || engine.apply(&of_engine)).await;
         let (engine, receiver, ingest) =
             (Arc::clone(&self.engine), Arc::clone(&self.receiver), published.plan.ingest.clone());
         if receiver.takes_events() {
@@ -365,7 +371,8 @@ impl<S: Store> Parts<S> {
         // On a full disk it goes on by itself as soon as there is space.
         let _ = tokio::time::timeout(SAVE_PATIENCE, saving).await;
         self.accepts.send_replace(true);
-        if let Err(error) = plans::keep_last_good(&self.data_dir, published) {
+        let data_dir = self.data_dir.clone();
+        if let Err(error) = aside(move || plans::keep_last_good(&data_dir, &published)).await {
             tracing::warn!(%error, "the plan runs, but could not be kept for the next start");
         }
         applied
@@ -395,5 +402,17 @@ impl<S: Store> Parts<S> {
             webhooks: self.engine.snapshots(),
             now_ms: now_ms(),
         }
+    }
+}
+
+/// Does what takes its time on a thread that serves nobody; a panic goes on here.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits.
+            Err(_) => std::future::pending().await,
+        },
     }
 }

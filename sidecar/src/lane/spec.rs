@@ -69,6 +69,11 @@ impl Spec {
         Ok(Self { plan, source, keys, filter, client })
     }
 
+    /// Whether this Webhook of this auth server compiles to the same.
+    pub fn is_of(&self, plan: &WebhookPlan, source: &ObjectName) -> bool {
+        self.plan == *plan && self.source == *source
+    }
+
     /// Whether the Webhook selects events of this name.
     pub fn selects(&self, name: &str) -> bool {
         self.plan.events.iter().any(|pattern| pattern.selects(name))
