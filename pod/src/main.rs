@@ -19,7 +19,7 @@ use tidings_pod::unmatched::Unmatched;
 use tidings_pod::writer::Writer;
 use tidings_sidecar::plans::PlanFolder;
 use tidings_sidecar::sidecar::{Front, Sidecar, SidecarError};
-use tidings_store::now_ms;
+use tidings_store::wall_ms;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -155,7 +155,7 @@ async fn opened(
             if problem != reported
                 && let Some(problem) = problem.clone()
             {
-                newest.send_replace(report::without_store(&auth_server.name, pod, problem, now_ms()));
+                newest.send_replace(report::without_store(&auth_server.name, pod, problem, wall_ms()));
             }
             reported = problem;
         }

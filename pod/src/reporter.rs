@@ -12,7 +12,7 @@ use tidings_plan::ObjectName;
 use tidings_sidecar::engine::{Applied, Engine};
 use tidings_sidecar::sidecar::Applier;
 use tidings_sidecar::tally::Standing;
-use tidings_store::{ReplayProgress, SqliteStore, Store as _, now_ms};
+use tidings_store::{ReplayProgress, SqliteStore, Store as _, wall_ms};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -137,7 +137,7 @@ impl Reporter {
             unmatched: self.unmatched.total(self.engine.metrics().unmatched()),
             webhooks: self.engine.snapshots(),
             replays: self.engine.replays(),
-            time_ms: now_ms(),
+            time_ms: wall_ms(),
         };
         self.newest.send_replace(report::parts(&observed));
     }

@@ -19,7 +19,8 @@ use arc_swap::ArcSwap;
 use tidings_egress::Egress;
 use tidings_plan::{ObjectName, Published, ReplayPlan, SelectionIndex, WebhookPlan};
 use tidings_store::{
-    Changes, DeadLetter, Event, EventHead, LaneChange, ReplayProgress, Seq, Store, StoreError, now_ms,
+    Changes, DeadLetter, Event, EventHead, LaneChange, ReplayProgress, SavedLane, Seq, Store, StoreError,
+    now_ms,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -34,6 +35,7 @@ use crate::lane::spec::Spec;
 use crate::lane::{self, Handle, Unsaved};
 use crate::metrics::Deliveries;
 use crate::replay::{Replays, Tools};
+use crate::schedule;
 use crate::tally::{Attempted, Snapshot, Standing};
 
 /// How often what the lanes changed is saved. A crash takes back at most this much of the cursors:
@@ -115,8 +117,12 @@ impl<S: Store> Engine<S> {
     pub fn start(store: Arc<S>, control_plane: Vec<std::net::IpAddr>) -> Result<Arc<Self>, StoreError> {
         let events = store.subscribe().ok_or(StoreError::Closed)?;
         let head = store.head();
-        let parked =
-            store.lanes()?.into_iter().map(|saved| (saved.lane.clone(), Book::restore(saved))).collect();
+        let now = now_ms();
+        let restored = |mut saved: SavedLane| {
+            saved.rows = saved.rows.into_iter().map(|row| schedule::at_start(row, now)).collect();
+            (saved.lane.clone(), Book::restore(saved))
+        };
+        let parked = store.lanes()?.into_iter().map(restored).collect();
         let replays = Mutex::new(Replays::restore(store.replays()?));
         let engine = Arc::new(Self {
             dispatched: AtomicU64::new(head.0),

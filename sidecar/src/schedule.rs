@@ -4,7 +4,10 @@
 //! delivery's next state. It must never name a time before now, nor one beyond the horizon, and a
 //! delivery that has ended stays so.
 
+use std::time::Duration;
+
 use tidings_plan::Retry;
+use tidings_store::RetryRow;
 
 /// Other 4xx and 3xx wait this many times longer: a receiver answers so while it rolls out.
 const SLOW_FACTOR: u64 = 12;
@@ -44,6 +47,19 @@ pub enum Verdict {
     Later,
     /// 410: the receiver wants no more.
     Gone,
+}
+
+/// How long after a start no delivery is given up without another attempt: its horizon may have passed while
+/// none was possible, or by a wall clock that is wrong.
+pub const ANOTHER_CHANCE: Duration = Duration::from_hours(1);
+
+/// A row of an earlier process as it counts in this one, whose wall clock may be behind that one's: no first
+/// attempt lies ahead, and none is due later than an hour from now.
+#[must_use]
+pub fn at_start(row: RetryRow, now_ms: i64) -> RetryRow {
+    let ahead_ms = row.first_attempt_ms.saturating_sub(now_ms).max(0);
+    let due_ms = row.due_ms.saturating_sub(ahead_ms).min(now_ms.saturating_add(MAX_RETRY_AFTER_MS));
+    RetryRow { first_attempt_ms: row.first_attempt_ms - ahead_ms, due_ms, ..row }
 }
 
 // === impl Verdict ===
@@ -173,6 +189,27 @@ mod tests {
                 now += pause;
             }
         }
+    }
+
+    #[test]
+    fn a_row_of_a_process_whose_clock_was_days_ahead_is_due_as_soon_as_it_was_then() {
+        let now = 1_700_000_000_000;
+        let row = |first_attempt_ms, due_ms| RetryRow {
+            seq: tidings_store::Seq(1),
+            attempts: 1,
+            first_attempt_ms,
+            due_ms,
+            key: 0,
+        };
+        let three_days = 3 * 86_400_000;
+        let ahead = at_start(row(now + three_days, now + three_days + 5000), now);
+        assert_eq!((ahead.first_attempt_ms, ahead.due_ms), (now, now + 5000));
+        let long_ago = at_start(row(now - three_days, now + three_days), now);
+        assert_eq!(
+            (long_ago.first_attempt_ms, long_ago.due_ms),
+            (now - three_days, now + MAX_RETRY_AFTER_MS)
+        );
+        assert_eq!(at_start(row(now - 7, now + 7), now), row(now - 7, now + 7));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_plan::{Plan, Published};
-use tidings_store::{Settings, SqliteStore, Store, StoreError, now_ms};
+use tidings_store::{Settings, SqliteStore, Store, StoreError, clock_jumps, now_ms};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -385,7 +385,10 @@ impl<S: Store> Parts<S> {
         let applied = self.engine.applied();
         let damaged = store.damaged_events();
         Scrape {
-            counters: vec![("store_damaged_events", "Events of the log that were found damaged", damaged)],
+            counters: vec![
+                ("store_damaged_events", "Events of the log that were found damaged", damaged),
+                ("clock_jumps", "Times that the wall clock was set by more than 10 s", clock_jumps()),
+            ],
             gauges: vec![
                 ("store_head", "The last event's place in the log", store.head().0 as f64),
                 ("store_oldest", "The first event's place that retention left", store.oldest().0 as f64),

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::json;
 use tidings_plan::ObjectName;
-use tidings_store::{Event, Seq, now_ms};
+use tidings_store::{Event, Seq, now_ms, wall_ms};
 use tokio::sync::Semaphore;
 use url::Url;
 use uuid::Uuid;
@@ -94,7 +94,7 @@ impl Tester {
 }
 
 fn event(webhook: &ObjectName) -> Event {
-    let now = now_ms();
+    let now = wall_ms();
     let body = json!({
         "event": EVENT,
         "createdAt": jiff::Timestamp::from_millisecond(now).unwrap_or_default().to_string(),

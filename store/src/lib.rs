@@ -23,7 +23,8 @@
 //!    [`Store::failed`] resolves, and the process must end. What was acknowledged stays.
 //! 7. **Retention.** Events older than [`Settings::max_age`], and the oldest ones beyond
 //!    [`Settings::max_bytes`], are removed from the head; [`Store::oldest`] tells where the log begins.
-//!    Removing needs space too: on a full disk it waits, and the store goes on.
+//!    After a start at a time that is far from the newest event's, none is removed for its age for an hour:
+//!    the wall clock may be wrong. Removing needs space too: on a full disk it waits, and the store goes on.
 //! 8. **Replays.** How far a replay came ([`LaneChange::replays`]), the rows that it put in line and the
 //!    dead letters that left for them ([`LaneChange::revived`]) are of one [`Changes`], and so stand or
 //!    fall together (4). A row may be written for any event of the log, also one that its cursor has
@@ -63,7 +64,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub use clock::now_ms;
+pub use clock::{clock_jumps, now_ms, uptime, wall_ms};
 pub use replay::ReplayProgress;
 pub use sqlite::SqliteStore;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
-use crate::clock::now_ms;
+use crate::clock::{self, now_ms};
 use crate::schema::{is_corrupt, to_i64};
 use crate::writer::{Writer, is_full, set_meta};
 use crate::{Seq, StoreError};
@@ -16,6 +16,26 @@ const TRIM_EVERY: Duration = Duration::from_secs(1);
 /// How many events one transaction of retention removes: some milliseconds at a time.
 pub(crate) const TRIM_EVENTS: u64 = 1000;
 
+/// A newest event that is further away from the time of a start than this, in milliseconds: it was quiet for
+/// long, or the wall clock is wrong.
+const FAR_MS: i64 = 3_600_000;
+
+/// How long nothing is removed for its age then: time for a person to set the clock right.
+const HOLD: Duration = Duration::from_hours(1);
+
+/// Until when nothing is removed for its age, after a start at which the log's newest event was received then.
+pub(crate) fn held_until(newest_ms: Option<i64>) -> Option<Instant> {
+    let away_ms = now_ms().saturating_sub(newest_ms?);
+    if away_ms.abs() < FAR_MS {
+        return None;
+    }
+    tracing::warn!(
+        seconds = away_ms / 1000,
+        "the newest event is that old by the wall clock: retention removes nothing for its age for an hour, in case the clock is wrong"
+    );
+    Some(Instant::now() + HOLD)
+}
+
 // === impl Writer ===
 
 impl Writer {
@@ -24,6 +44,7 @@ impl Writer {
         if self.trimmed.is_some_and(|at| at.elapsed() < TRIM_EVERY) {
             return Ok(());
         }
+        clock::look();
         match self.trim_some() {
             Ok(true) => {}
             Ok(false) => self.trimmed = Some(Instant::now()),
@@ -71,7 +92,8 @@ impl Writer {
     fn cut(&self) -> rusqlite::Result<u64> {
         let oldest = self.shared.oldest.load(Ordering::Acquire);
         let age_ms = i64::try_from(self.settings.max_age.as_millis()).unwrap_or(i64::MAX);
-        let before = now_ms().saturating_sub(age_ms);
+        let is_held = self.held_until.is_some_and(|until| Instant::now() < until);
+        let before = if is_held { i64::MIN } else { now_ms().saturating_sub(age_ms) };
         let mut rows = self
             .db
             .prepare_cached("SELECT seq, received, size FROM event WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;

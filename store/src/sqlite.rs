@@ -135,6 +135,7 @@ impl SqliteStore {
             bytes: found.bytes,
             looked: None,
             trimmed: None,
+            held_until: retention::held_until(found.newest_ms),
             trim_events: retention::TRIM_EVENTS,
             unsaved: Vec::new(),
         };
@@ -318,6 +319,8 @@ struct Found {
     identity: i64,
     head: Seq,
     oldest: Seq,
+    /// When the newest event was received.
+    newest_ms: Option<i64>,
     bytes: u64,
     seen: Seen,
 }
@@ -343,7 +346,9 @@ impl Found {
         let since = now_ms().saturating_sub(window_ms);
         let identity = meta(db, "identity")?.unwrap_or_default();
         let bytes = u64::try_from(bytes).unwrap_or(0);
-        Ok(Self { identity, head, oldest, bytes, seen: seen_since(db, since)? })
+        let newest = "SELECT received FROM event ORDER BY seq DESC LIMIT 1";
+        let newest_ms = db.query_row(newest, [], |row| Ok(row.get(0).ok())).optional()?.flatten();
+        Ok(Self { identity, head, oldest, newest_ms, bytes, seen: seen_since(db, since)? })
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Writer {
     pub(crate) bytes: u64,
     pub(crate) looked: Option<Instant>,
     pub(crate) trimmed: Option<Instant>,
+    /// Until when retention removes nothing for its age.
+    pub(crate) held_until: Option<Instant>,
     /// How many events are removed at a time: fewer where the disk is full.
     pub(crate) trim_events: u64,
     pub(crate) unsaved: Vec<Save>,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_store::{Event, Lookup, Seq, Store, StoreError, now_ms};
+use tidings_store::{Event, Lookup, Seq, Store, StoreError, wall_ms};
 
 use super::book::Row;
 use super::spec::{Spec, Wanted};
@@ -58,7 +58,9 @@ pub(super) async fn attempt<S: Store>(
         },
     };
     let webhook_id = envelope::webhook_id(event.id, &spec.plan.webhook);
-    let envelope = envelope::build(&event, &spec.plan, &spec.keys, &spec.source, now_ms().div_euclid(1000));
+    // A receiver compares it with its own clock.
+    let stamp = wall_ms().div_euclid(1000);
+    let envelope = envelope::build(&event, &spec.plan, &spec.keys, &spec.source, stamp);
     let deadline = Duration::from_secs(u64::from(spec.plan.delivery.timeout_seconds.max(1)));
     let attempt = spec.client.send(envelope, deadline).await;
     End::Attempted { event, webhook_id, attempt }

@@ -15,7 +15,7 @@ use super::handle::is_gone;
 use super::spec::{Spec, Wanted};
 use crate::circuit::{Circuit, Gate};
 use crate::rate::Bucket;
-use crate::schedule::Delivery;
+use crate::schedule::{ANOTHER_CHANCE, Delivery};
 
 /// How long a lane waits for a slot before it asks again, when nobody told it to.
 const ASK_AGAIN_MS: i64 = 1000;
@@ -264,7 +264,8 @@ impl<S: Store> Lane<S> {
             let (seq, row) = book.take_due(due_by)?;
             let Row { attempts, first_attempt_ms, due_ms, key, received_ms: _ } = row;
             let delivery = Delivery::Pending { attempts, first_attempt_ms, due_ms };
-            if !delivery.has_expired(now, &spec.plan.delivery.retry) {
+            let has_expired = delivery.has_expired(now, &spec.plan.delivery.retry);
+            if !has_expired || tidings_store::uptime() < ANOTHER_CHANCE {
                 return Some((seq, row));
             }
             let last = book.tally.last_failure.clone();
