@@ -119,7 +119,7 @@ impl<S: Store> Engine<S> {
         let head = store.head();
         let now = now_ms();
         let restored = |mut saved: SavedLane| {
-            saved.rows = saved.rows.into_iter().map(|row| schedule::at_start(row, now)).collect();
+            saved.rows = saved.rows.iter().map(|row| schedule::at_start(row, now)).collect();
             (saved.lane.clone(), Book::restore(saved))
         };
         let parked = store.lanes()?.into_iter().map(restored).collect();

@@ -56,10 +56,10 @@ pub const ANOTHER_CHANCE: Duration = Duration::from_hours(1);
 /// A row of an earlier process as it counts in this one, whose wall clock may be behind that one's: no first
 /// attempt lies ahead, and none is due later than an hour from now.
 #[must_use]
-pub fn at_start(row: RetryRow, now_ms: i64) -> RetryRow {
+pub fn at_start(row: &RetryRow, now_ms: i64) -> RetryRow {
     let ahead_ms = row.first_attempt_ms.saturating_sub(now_ms).max(0);
     let due_ms = row.due_ms.saturating_sub(ahead_ms).min(now_ms.saturating_add(MAX_RETRY_AFTER_MS));
-    RetryRow { first_attempt_ms: row.first_attempt_ms - ahead_ms, due_ms, ..row }
+    RetryRow { first_attempt_ms: row.first_attempt_ms - ahead_ms, due_ms, ..row.clone() }
 }
 
 // === impl Verdict ===
@@ -202,14 +202,14 @@ mod tests {
             key: 0,
         };
         let three_days = 3 * 86_400_000;
-        let ahead = at_start(row(now + three_days, now + three_days + 5000), now);
+        let ahead = at_start(&row(now + three_days, now + three_days + 5000), now);
         assert_eq!((ahead.first_attempt_ms, ahead.due_ms), (now, now + 5000));
-        let long_ago = at_start(row(now - three_days, now + three_days), now);
+        let long_ago = at_start(&row(now - three_days, now + three_days), now);
         assert_eq!(
             (long_ago.first_attempt_ms, long_ago.due_ms),
             (now - three_days, now + MAX_RETRY_AFTER_MS)
         );
-        assert_eq!(at_start(row(now - 7, now + 7), now), row(now - 7, now + 7));
+        assert_eq!(at_start(&row(now - 7, now + 7), now), row(now - 7, now + 7));
     }
 
     #[test]
