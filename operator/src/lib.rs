@@ -49,6 +49,8 @@ pub mod read;
 
 pub mod publish;
 
+mod backoff;
+
 pub mod outbox;
 
 pub mod write;

@@ -161,6 +161,13 @@ impl Metrics {
         self.0.plan_generation.get_or_create(&label).set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
+    /// There is no plan any more.
+    pub fn no_plan(&self, server: &ObjectName) {
+        let label = ServerLabel { namespace: server.namespace.clone(), auth_server: server.name.clone() };
+        self.0.plan_webhooks.remove(&label);
+        self.0.plan_generation.remove(&label);
+    }
+
     /// A status was sent.
     pub fn status_written(&self, worked: bool) {
         self.0.status_writes.get_or_create(&result(worked)).inc();

@@ -8,9 +8,11 @@
 //! the plan before, or the new one, and at worst slots that the next plan uses again. A plan that is
 //! published already costs nothing. Every write needs a [`Permit`], which a leader alone has.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod turns;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -26,9 +28,7 @@ use tokio::sync::{mpsc, watch};
 use crate::metrics::Metrics;
 use crate::world::change::Change;
 use crate::{Finding, Reason};
-
-/// How long after a failure a plan is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+use turns::Turns;
 
 /// What a publisher is asked for.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub enum Request {
     Plan(Arc<Plan>, String),
     /// A plan's Secret has this version now, or is gone: is it still as we left it?
     Touched(ObjectName, Option<String>),
+    /// An `AuthServer` is gone; its plan goes by itself.
+    Gone(ObjectName),
 }
 
 /// Publishes plans, one after another.
@@ -46,7 +48,7 @@ pub struct Publisher {
     changes: mpsc::Sender<Change>,
     metrics: Metrics,
     known: HashMap<ObjectName, Known>,
-    wanted: BTreeMap<ObjectName, Wanted>,
+    turns: Turns,
 }
 
 /// A plan as it is published.
@@ -72,12 +74,6 @@ struct Published {
     plan: Arc<Plan>,
     generation: u64,
     without_room: BTreeSet<ObjectName>,
-}
-
-struct Wanted {
-    plan: Arc<Plan>,
-    owner: String,
-    not_before: Option<Instant>,
 }
 
 /// Why a plan was not published.
@@ -116,13 +112,13 @@ impl Publisher {
         changes: mpsc::Sender<Change>,
         metrics: Metrics,
     ) -> Self {
-        Self { client, lead, changes, metrics, known: HashMap::new(), wanted: BTreeMap::new() }
+        Self { client, lead, changes, metrics, known: HashMap::new(), turns: Turns::default() }
     }
 
     /// Works until nobody asks any more.
     pub async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         loop {
-            let due = self.wanted.values().map(|wanted| wanted.not_before.unwrap_or_else(Instant::now)).min();
+            let due = self.turns.due();
             tokio::select! {
                 biased;
                 request = requests.recv() => match request {
@@ -136,9 +132,11 @@ impl Publisher {
 
     fn take(&mut self, request: Request) {
         match request {
-            Request::Plan(plan, owner) => {
-                let name = plan.auth_server.clone();
-                self.wanted.insert(name, Wanted { plan, owner, not_before: None });
+            Request::Plan(plan, owner) => self.turns.put(plan, owner, Instant::now()),
+            Request::Gone(name) => {
+                self.turns.remove(&name);
+                self.known.remove(&name);
+                self.metrics.no_plan(&name);
             }
             Request::Touched(secret, version) => self.touched(&secret, version.as_deref()),
         }
@@ -166,13 +164,11 @@ impl Publisher {
     }
 
     async fn publish_next(&mut self) {
-        let now = Instant::now();
-        let next = self.wanted.iter().find(|(_, wanted)| wanted.not_before.is_none_or(|at| at <= now));
-        let Some((name, wanted)) = next.map(|(name, wanted)| (name.clone(), wanted)) else { return };
-        let (plan, owner) = (Arc::clone(&wanted.plan), wanted.owner.clone());
+        let Some((plan, owner)) = self.turns.next(Instant::now()) else { return };
+        let name = plan.auth_server.clone();
         let Some(lead) = self.lead.borrow().clone() else {
             // Who leads next is handed every plan anew.
-            self.wanted.clear();
+            self.turns = Turns::default();
             self.known.clear();
             return;
         };
@@ -180,7 +176,7 @@ impl Publisher {
         self.metrics.published(result.is_ok());
         match result {
             Ok(Published { plan, generation, without_room }) => {
-                self.wanted.remove(&name);
+                self.turns.remove(&name);
                 self.metrics.plan(&name, plan.webhooks.len(), generation);
                 // Before the model is told of the plan: these are not in it, and it is known why.
                 let _ = self.changes.send(Change::NoRoom(name, without_room)).await;
@@ -193,13 +189,10 @@ impl Publisher {
     async fn failed(&mut self, name: &ObjectName, error: &PublishError) {
         self.known.remove(name);
         if matches!(error, PublishError::Leadership(_)) {
-            self.wanted.remove(name);
+            self.turns.remove(name);
             return;
         }
-        if let Some(wanted) = self.wanted.get_mut(name) {
-            wanted.not_before =
-                Some(Instant::now() + if error.is_conflict() { Duration::ZERO } else { TRY_AGAIN });
-        }
+        self.turns.failed(name, error.is_conflict(), Instant::now(), rand::random());
         if error.is_conflict() {
             return;
         }

@@ -171,6 +171,9 @@ impl Operator {
 
     /// As the leader: plans are published, statuses written.
     fn act(&mut self) -> usize {
+        for server in self.world.take_gone() {
+            let _ = self.publisher.send(Request::Gone(server));
+        }
         for (secret, version) in self.world.take_touched() {
             let _ = self.publisher.send(Request::Touched(secret, version));
         }
@@ -196,6 +199,7 @@ impl Operator {
 
     /// As one that waits: everything is judged, so that nothing is left to do but to write.
     fn judge_alone(&mut self) -> usize {
+        self.world.take_gone();
         self.world.take_touched();
         self.world.take_rotated();
         self.world.take_plans().len() + self.world.take_statuses(Timestamp::now()).len()

@@ -75,6 +75,7 @@ struct Dirty {
     secrets: BTreeSet<ObjectName>,
     rotated: BTreeSet<ObjectName>,
     touched: BTreeSet<ObjectName>,
+    gone: BTreeSet<ObjectName>,
 }
 
 /// An `AuthServer` as it was judged, and its plan.
@@ -211,6 +212,12 @@ impl World {
                 (kind, name, desired)
             })
             .collect()
+    }
+
+    /// The `AuthServers` that are gone, and with them their plans.
+    pub fn take_gone(&mut self) -> BTreeSet<ObjectName> {
+        let gone = std::mem::take(&mut self.dirty.gone);
+        gone.into_iter().filter(|name| !self.objects.auth_servers.contains_key(name)).collect()
     }
 
     /// The UID of an `AuthServer`, which owns its plan.
@@ -397,6 +404,7 @@ impl World {
         let secrets = secrets::wants(name, resolve::secrets_of_server(&server.spec));
         self.refer(&User::Server(name.clone()), &secrets, &Wants::new());
         self.pods.remove(name);
+        self.dirty.gone.insert(name.clone());
         if let Some(state) = self.servers.get_mut(name) {
             *state = Server { webhooks: std::mem::take(&mut state.webhooks), ..Server::default() };
             self.dirty.webhooks.extend(state.webhooks.iter().cloned());

@@ -11,7 +11,7 @@ use tidings_tests::receiver::Receiver;
 use tidings_tests::until;
 
 use crate::objects::{Change as _, auth_server, secret};
-use crate::stage::{Scope, Stage, says, send};
+use crate::stage::{Scope, Stage, metric, says, send};
 
 async fn in_plan(stage: &Stage) -> Vec<String> {
     let plan = stage.plan().await.map(|(_, plan)| plan.webhooks).unwrap_or_default();
@@ -148,4 +148,38 @@ async fn a_shard_that_somebody_overwrote_is_repaired() {
     .await;
     assert_eq!(after.generation, before.generation + 1, "once");
     wait_plan(&stage, &["mail"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auth_server_without_rights_is_told_so_and_costs_the_others_nothing() {
+    let stage = Stage::new().await;
+    // The operator may write no Secret in the team's namespace.
+    let names: Vec<_> = (0..20).map(|number| format!("a{number}")).collect();
+    for name in &names {
+        let mut server = auth_server(&stage.shop);
+        server["metadata"]["name"] = json!(name);
+        server["spec"]["ingest"] = json!(null);
+        stage.put(&server).await;
+    }
+    let (operator, _sidecar) = stage.at_work().await;
+    stage.put(&stage.webhook("mail")).await;
+    stage.wait_ready("mail").await;
+    let servers: Api<tidings_crds::AuthServer> = Api::namespaced(stage.admin(), &stage.shop);
+    until("each of them is told", async || {
+        let all = servers.list(&ListParams::default()).await.ok()?;
+        let is_told = |server: &tidings_crds::AuthServer| {
+            let conditions = server.status.as_ref().map(|status| status.conditions.clone());
+            conditions.unwrap_or_default().iter().any(|one| one.reason == "PublishingFailed")
+        };
+        all.items.iter().all(is_told).then_some(())
+    })
+    .await;
+    let plan =
+        format!("tidings_operator_plan_webhooks{{namespace=\"{}\",auth_server=\"logto\"}} ", stage.auth);
+    assert_eq!(metric(&operator, &plan).await, Some(1));
+    stage.delete(&auth_server(&stage.auth)).await;
+    until("the plan of an AuthServer that is gone is counted no more", async || {
+        metric(&operator, &plan).await.is_none().then_some(())
+    })
+    .await;
 }
