@@ -55,6 +55,10 @@ pub struct AuthServerSpec {
     /// Which namespaces' Webhooks may name this auth server; the own one alone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
+    /// Which Secrets of their namespace Webhooks may use; Any when absent. Who may write a Webhook can have any
+    /// Secret that it may use sent to an endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_policy: Option<SecretPolicy>,
     /// What a Webhook has where it says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Defaults>,
@@ -143,6 +147,38 @@ pub struct AllowedNamespaces {
     /// The labels of the namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
+    /// Which events the allowed namespaces may select; all when there is no grant. Once there is one, a
+    /// namespace may select the events of the grants that are for it, and no others. The AuthServer's own
+    /// namespace may select all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub grants: Vec<Grant>,
+}
+
+/// Events that Webhooks of some namespaces may select.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Grant {
+    /// The names of the namespaces; every allowed one when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63), regex(pattern = crate::LABEL)))]
+    pub namespaces: Vec<String>,
+    /// The events: exact names, a trailing wildcard, or * for all.
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(min = 1, max = 256), regex(pattern = r"^(\*|[A-Za-z0-9._:/-]+(\.\*)?)$"))
+    )]
+    pub events: Vec<String>,
+}
+
+/// Which Secrets Webhooks may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SecretPolicy {
+    /// Every Secret of the Webhook's namespace.
+    #[default]
+    Any,
+    /// Those with the label tidings.dev/webhooks: allowed.
+    Labelled,
 }
 
 /// Which namespaces.

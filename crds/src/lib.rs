@@ -21,7 +21,8 @@ use serde_json::{Number, Value, json};
 
 pub use auth_server::{
     AllowedNamespaces, AuthServer, AuthServerSpec, AuthServerStatus, Defaults, EgressSpec, From,
-    GenericEvents, IngestSpec, LabelExpression, Limits, LogtoSpec, Operator, Provider, Selector,
+    GenericEvents, Grant, IngestSpec, LabelExpression, Limits, LogtoSpec, Operator, Provider, SecretPolicy,
+    Selector,
 };
 pub use files::files;
 pub use replay::{REPLAY_TTL_SECONDS, ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};
@@ -34,7 +35,8 @@ pub use status::{
 };
 pub use webhook::{
     AuthServerRef, DeliverySpec, EndpointSpec, Format, Header, HeaderSource, MAX_SOURCES, RetrySpec, Scheme,
-    SecretKeyRef, SecretRef, ServiceRef, SigningKeyRef, TlsSpec, Webhook, WebhookSpec, WebhookStatus,
+    SecretKeyRef, SecretRef, ServiceRef, SigningKeyRef, TlsSpec, UrlSource, Webhook, WebhookSpec,
+    WebhookStatus,
 };
 
 /// The group of all objects.

@@ -93,15 +93,18 @@ pub struct AuthServerRef {
     pub namespace: Option<String>,
 }
 
-/// Where events go: a URL, or a Service of the own namespace.
+/// Where events go: a URL, one that is a secret itself, or a Service of the own namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = kube::core::Rule::new("has(self.url) != has(self.serviceRef)").message("write exactly one of url and serviceRef"))]
+#[x_kube(validation = kube::core::Rule::new("(has(self.url) ? 1 : 0) + (has(self.urlFrom) ? 1 : 0) + (has(self.serviceRef) ? 1 : 0) == 1").message("write exactly one of url, urlFrom and serviceRef"))]
 pub struct EndpointSpec {
     /// An https URL; http where the AuthServer's egress.allowInsecure permits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: Option<String>,
+    /// Where such a URL stands that is a secret itself, as those of chat services are. It is shown nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_from: Option<UrlSource>,
     /// A Service of the Webhook's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_ref: Option<ServiceRef>,
@@ -168,6 +171,14 @@ pub struct Header {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderSource {
+    /// A key of a Secret of the own namespace.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// Where a URL stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UrlSource {
     /// A key of a Secret of the own namespace.
     pub secret_key_ref: SecretKeyRef,
 }
@@ -289,8 +300,8 @@ pub struct WebhookStatus {
     /// Accepted, ResolvedRefs, Programmed, Ready, Delivering.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The host that events go to.
-    #[schemars(length(max = 253))]
+    /// The host that events go to, or the Secret that holds their URL.
+    #[schemars(length(max = 300))]
     pub endpoint_host: Option<String>,
     /// Events that the endpoint took.
     pub delivered: i64,

@@ -90,10 +90,7 @@ impl Bounds {
 fn largest(spec: &WebhookSpec, plan: &WebhookPlan) -> (String, usize) {
     let WebhookPlan { endpoint, signing_keys, filter, events, delivery, .. } = plan;
     let fixed = [
-        (
-            if spec.endpoint.url.is_some() { "spec.endpoint.url" } else { "spec.endpoint.serviceRef" },
-            json(&endpoint.url),
-        ),
+        (crate::endpoint::field(&spec.endpoint), json(&endpoint.url)),
         ("spec.endpoint.tls.caSecretRef", json(&endpoint.tls.ca)),
         (
             "spec.endpoint.tls.clientCertSecretRef",

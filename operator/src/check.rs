@@ -8,7 +8,7 @@ use tidings_crds::{Webhook, WebhookSpec};
 use tidings_plan::{EventPattern, Filter, ObjectName, Pointer, SecretText};
 use tidings_signature::SigningKey;
 
-use crate::endpoint::url_of;
+use crate::endpoint::{field, url_of};
 use crate::named;
 use crate::resolve::{Frame, Resolved};
 use crate::{Finding, Reason};
@@ -151,9 +151,9 @@ fn delivery(subject: &Subject<'_>) -> Result<(), Finding> {
 
 fn endpoint(subject: &Subject<'_>) -> Result<(), Finding> {
     let endpoint = &subject.spec.endpoint;
-    let field = if endpoint.url.is_some() { "spec.endpoint.url" } else { "spec.endpoint.serviceRef" };
-    let url = url_of(subject.namespace, endpoint)?;
-    let Some(frame) = subject.frame else { return Ok(()) };
+    let secret = subject.resolved.and_then(|resolved| resolved.url.as_ref());
+    let url = url_of(subject.namespace, endpoint, secret)?;
+    let (Some(frame), Some(url)) = (subject.frame, url) else { return Ok(()) };
     let in_cluster = endpoint.service_ref.is_some();
     let mut addresses =
         subject.resolved.and_then(|resolved| resolved.addresses.clone()).unwrap_or_default().into_iter();
@@ -161,7 +161,7 @@ fn endpoint(subject: &Subject<'_>) -> Result<(), Finding> {
         .egress
         .judge_url(&url, in_cluster)
         .and_then(|()| addresses.try_for_each(|address| frame.egress.judge(address, in_cluster)))
-        .map_err(|blocked| Finding::new(Reason::AddressBlocked, field, blocked.to_string()))
+        .map_err(|blocked| Finding::new(Reason::AddressBlocked, field(endpoint), blocked.to_string()))
 }
 
 /// What a sidecar would refuse to send, told before it comes there.

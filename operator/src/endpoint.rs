@@ -5,7 +5,7 @@
 
 use http::Uri;
 use tidings_crds::{EndpointSpec, Scheme, ServiceRef};
-use tidings_plan::dns;
+use tidings_plan::{SecretText, dns};
 use url::Url;
 
 use crate::{Finding, Reason};
@@ -13,25 +13,54 @@ use crate::{Finding, Reason};
 /// The most bytes of a host (RFC 1035): what a status holds, and what DNS takes.
 const MAX_HOST: usize = 253;
 
-/// The URL of an endpoint; a Service is spoken to in the Webhook's own namespace.
-pub(crate) fn url_of(namespace: &str, endpoint: &EndpointSpec) -> Result<Url, Finding> {
-    match (&endpoint.url, &endpoint.service_ref) {
-        (Some(text), None) => parse(text, "spec.endpoint.url"),
-        (None, Some(service)) => service_url(namespace, service),
-        _ => Err(refused("spec.endpoint", "write exactly one of url and serviceRef")),
+/// The most bytes of a URL.
+const MAX_URL: usize = 2048;
+
+/// The URL of an endpoint; a Service is spoken to in the Webhook's own namespace. `None` where it stands in a
+/// Secret, `secret` is what that holds, and it holds nothing yet.
+pub(crate) fn url_of(
+    namespace: &str,
+    endpoint: &EndpointSpec,
+    secret: Option<&SecretText>,
+) -> Result<Option<Url>, Finding> {
+    match (&endpoint.url, &endpoint.url_from, &endpoint.service_ref) {
+        (Some(text), None, None) => parse(text, field(endpoint)).map(Some),
+        (None, Some(_), None) => secret.map(|text| parse(text.reveal(), field(endpoint))).transpose(),
+        (None, None, Some(service)) => service_url(namespace, service).map(Some),
+        _ => Err(refused("spec.endpoint", "write exactly one of url, urlFrom and serviceRef")),
     }
 }
 
-/// The host of an endpoint, with its port where one is written; never its path or query.
+/// The field that says where an endpoint is.
+pub(crate) fn field(endpoint: &EndpointSpec) -> &'static str {
+    match (&endpoint.url, &endpoint.url_from) {
+        (Some(_), _) => "spec.endpoint.url",
+        (None, Some(_)) => "spec.endpoint.urlFrom",
+        (None, None) => "spec.endpoint.serviceRef",
+    }
+}
+
+/// The host of an endpoint, with its port where one is written; never its path or query. Of a URL that is a
+/// secret, the Secret's name.
 pub(crate) fn host_of(namespace: &str, endpoint: &EndpointSpec) -> Option<String> {
-    let url = url_of(namespace, endpoint).ok()?;
+    if let Some(from) = &endpoint.url_from {
+        return Some(format!("(from Secret {})", from.secret_key_ref.name));
+    }
+    let url = url_of(namespace, endpoint, None).ok()??;
     let host = url.host_str()?;
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 fn parse(text: &str, field: &str) -> Result<Url, Finding> {
+    if text.len() > MAX_URL {
+        return Err(refused(field, format!("the URL has more than {MAX_URL} characters")));
+    }
     let url =
         Url::parse(text).map_err(|error| refused(field, format!("this is not a valid URL: {error}")))?;
+    // A text that is no URL can have a secret before its colon.
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refused(field, "this is not a valid URL: it begins with neither https:// nor http://"));
+    }
     if url.host_str().is_some_and(|host| host.len() > MAX_HOST) {
         return Err(refused(
             field,

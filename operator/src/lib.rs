@@ -19,6 +19,8 @@ pub mod services;
 
 mod resolve;
 
+mod grants;
+
 mod check;
 
 mod endpoint;
@@ -61,7 +63,7 @@ mod announce;
 
 use std::collections::BTreeMap;
 
-use tidings_crds::Webhook;
+use tidings_crds::{SecretPolicy, Webhook};
 use tidings_plan::{ObjectName, Plan, ReplayPlan, WebhookPlan};
 
 use bounds::Claim;
@@ -150,11 +152,12 @@ pub fn judge_webhook(
 ) -> (Judged, Option<WebhookPlan>) {
     let server_name = names(webhook, name);
     let allowed = match objects.auth_servers.get(&server_name) {
-        Some(spec) => resolve::allows(objects, &server_name, spec, name),
+        Some(spec) => resolve::allows(objects, &server_name, spec, name, webhook),
         None => Err(no_server(&server_name)),
     };
     let frame = server.and_then(|server| server.frame.as_ref().ok());
-    let resolved = resolve::webhook(objects, name, webhook);
+    let policy = frame.map(|frame| frame.secret_policy).unwrap_or_default();
+    let resolved = resolve::webhook(objects, name, webhook, policy);
     let checked = check::webhook(name, webhook, frame, resolved.as_ref().ok());
     let mut accepted = allowed.and(checked.result);
     let mut plan = match (&accepted, resolved.as_ref(), frame) {
@@ -173,7 +176,7 @@ pub fn judge_webhook(
 
 /// Judges what needs no `AuthServer` of a Webhook whose `AuthServer` is not at hand.
 pub fn judge_webhook_alone(objects: &Objects, name: &ObjectName, webhook: &Webhook) -> Judged {
-    let resolved = resolve::webhook(objects, name, webhook);
+    let resolved = resolve::webhook(objects, name, webhook, SecretPolicy::Any);
     let checked = check::webhook_alone(name, webhook, resolved.as_ref().ok());
     let endpoint_host = endpoint::host_of(&name.namespace, &webhook.spec.endpoint);
     let (accepted, resolved_refs) = (checked.result, resolved.map(|_| ()));

@@ -34,6 +34,13 @@ pub(crate) fn of_webhook(spec: &WebhookSpec) -> Result<(), Finding> {
             secret_key(name, key, &format!("spec.endpoint.headers[{at}].valueFrom.secretKeyRef"))?;
         }
     }
+    if let Some(from) = &spec.endpoint.url_from {
+        secret_key(
+            &from.secret_key_ref.name,
+            &from.secret_key_ref.key,
+            "spec.endpoint.urlFrom.secretKeyRef",
+        )?;
+    }
     spec.endpoint.tls.as_ref().map_or(Ok(()), tls)
 }
 

@@ -1,12 +1,16 @@
 //! The objects that a judgement looks at, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Secret;
 use tidings_crds::{AuthServer, Webhook};
 use tidings_plan::{ObjectName, SecretText};
 
 use crate::services::Services;
+
+/// The label of a Secret that Webhooks may use, and its value.
+pub const SECRET_LABEL: (&str, &str) = ("tidings.dev/webhooks", "allowed");
+
 /// The most bytes of a signing key or a header's value.
 pub const KEY_BYTES: usize = 32 << 10;
 
@@ -34,6 +38,10 @@ pub struct Objects {
     pub webhooks: BTreeMap<ObjectName, Webhook>,
     /// The Secrets' texts.
     pub secrets: BTreeMap<ObjectName, Texts>,
+    /// Those of them that carry the label by which Webhooks may use them.
+    pub labelled_secrets: BTreeSet<ObjectName>,
+    /// Secrets that the operator may not read.
+    pub forbidden_secrets: BTreeSet<ObjectName>,
     /// The Services, and the addresses behind them.
     pub services: Services,
     /// The namespaces' labels.
@@ -45,7 +53,24 @@ pub struct Objects {
 impl Objects {
     /// Adds a Secret.
     pub fn add_secret(&mut self, name: ObjectName, secret: Secret) {
-        self.secrets.insert(name, texts(secret, |_| true));
+        let is_labelled = is_labelled(&secret);
+        self.put_secret(name, texts(secret, |_| true), is_labelled);
+    }
+
+    /// Takes what is kept of a Secret.
+    pub(crate) fn put_secret(&mut self, name: ObjectName, texts: Texts, is_labelled: bool) {
+        self.forget_secret(&name);
+        if is_labelled {
+            self.labelled_secrets.insert(name.clone());
+        }
+        self.secrets.insert(name, texts);
+    }
+
+    /// A Secret is gone, or of no use any more.
+    pub(crate) fn forget_secret(&mut self, name: &ObjectName) {
+        self.secrets.remove(name);
+        self.labelled_secrets.remove(name);
+        self.forbidden_secrets.remove(name);
     }
 }
 
@@ -61,6 +86,13 @@ impl From<SecretText> for Text {
     fn from(text: SecretText) -> Self {
         Self::Kept(text)
     }
+}
+
+/// Whether Webhooks may use a Secret where its label is asked for.
+pub fn is_labelled(secret: &Secret) -> bool {
+    let (key, value) = SECRET_LABEL;
+    let labels = secret.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(key)).is_some_and(|found| found == value)
 }
 
 /// Of a Secret's `data`, and its `stringData`, which wins as it does in the API server, the texts under the

@@ -179,6 +179,9 @@ reasons! {
     /// The AuthServer does not allow Webhooks of this namespace.
     NotAllowedByAuthServer in [Accepted, Ready, Lint]:
         "Have the platform team widen spec.allowedNamespaces of the AuthServer.",
+    /// The AuthServer does not grant the Webhook's namespace all of the events that the Webhook selects.
+    EventsNotAllowed in [Accepted, Ready, Lint]:
+        "Select the events that the message lists, or have the platform team add to spec.allowedNamespaces.grants of the AuthServer.",
     /// The AuthServer itself cannot be used.
     AuthServerInvalid in [Accepted, Ready, Lint]:
         "Have the platform team mend the AuthServer; its own status tells what is wrong.",
@@ -196,7 +199,7 @@ reasons! {
         "Write the name as the object has it, without a path, a port or anything else around it, as the message tells.",
     /// The endpoint's URL cannot be used.
     InvalidEndpoint in [Accepted, Ready, Lint, Stalled]:
-        "Write exactly one of url, as in https://HOST/PATH, and serviceRef, the parts as the message tells.",
+        "Write exactly one of url, as in https://HOST/PATH, urlFrom and serviceRef, the parts as the message tells.",
     /// The endpoint's address is not one that deliveries may go to.
     AddressBlocked in [Accepted, Ready, Event, Lint, Stalled]:
         "Name a public https endpoint or a serviceRef of the own namespace, or have the platform team open the CIDR in the AuthServer's spec.egress.allow.",
@@ -212,6 +215,12 @@ reasons! {
     /// A Secret is not there.
     SecretNotFound in [Accepted, ResolvedRefs, Ready, Lint]:
         "Create the Secret in the object's own namespace, or name another; where Secrets do not stand beside the manifests, lint with --external-secrets.",
+    /// The operator may not read a Secret.
+    SecretForbidden in [Accepted, ResolvedRefs, Ready, Lint]:
+        "Give the operator's role get on Secrets in the namespace, as the chart does where it looks at the namespace; it is tried again by itself, at least once a minute.",
+    /// A Secret is not for Webhooks: it holds a plan, or lacks the label that the AuthServer asks for.
+    SecretNotAllowed in [Accepted, ResolvedRefs, Ready, Lint]:
+        "Have whoever owns the Secret label it tidings.dev/webhooks: allowed, or name another; a Secret whose name begins with tidings-plan- or tidings-shard- is never used.",
     /// A Secret lacks the key.
     SecretKeyNotFound in [Accepted, ResolvedRefs, Ready, Lint]:
         "Put the key that the message names into the Secret, or name another key.",

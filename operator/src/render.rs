@@ -16,7 +16,7 @@ pub(crate) fn plan(
     mut webhooks: Vec<WebhookPlan>,
     mut replays: Vec<ReplayPlan>,
 ) -> Plan {
-    let Frame { ingest, egress, defaults: _, bounds: _ } = frame.clone();
+    let Frame { ingest, egress, defaults: _, bounds: _, secret_policy: _ } = frame.clone();
     webhooks.sort_by(|a, b| a.webhook.cmp(&b.webhook));
     replays.sort_by(|a, b| a.uid.cmp(&b.uid));
     Plan { version: PLAN_VERSION, auth_server: auth_server.clone(), ingest, egress, webhooks, replays }
@@ -29,7 +29,7 @@ pub(crate) fn webhook(
     resolved: &Resolved,
     frame: &Frame,
 ) -> WebhookPlan {
-    let Resolved { signing_keys, headers, tls, addresses } = resolved.clone();
+    let Resolved { url, signing_keys, headers, tls, addresses } = resolved.clone();
     let spec = &webhook.spec;
     WebhookPlan {
         webhook: name.clone(),
@@ -38,7 +38,10 @@ pub(crate) fn webhook(
         events: spec.events.iter().filter_map(|text| EventPattern::parse(text).ok()).collect(),
         endpoint: Endpoint {
             // What is rendered was checked before.
-            url: url_of(&name.namespace, &spec.endpoint).map(String::from).unwrap_or_default(),
+            url: url_of(&name.namespace, &spec.endpoint, url.as_ref())
+                .ok()
+                .flatten()
+                .map_or_else(String::new, String::from),
             in_cluster: spec.endpoint.service_ref.is_some(),
             addresses,
             headers,

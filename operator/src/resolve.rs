@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use tidings_crds::{
-    AuthServer, AuthServerSpec, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, Selector,
-    SigningKeyRef, TlsSpec, Webhook, WebhookSpec,
+    AuthServer, AuthServerSpec, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, SecretPolicy,
+    Selector, SigningKeyRef, TlsSpec, Webhook, WebhookSpec,
 };
 use tidings_egress::Egress;
-use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, Tls};
+use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, Tls, shards};
 
 use crate::bounds::Bounds;
-use crate::objects::{CERTIFICATE_BYTES, KEY_BYTES, Text, Texts};
-use crate::{Finding, Objects, Reason};
+use crate::objects::{CERTIFICATE_BYTES, KEY_BYTES, SECRET_LABEL, Text, Texts};
+use crate::{Finding, Objects, Reason, grants};
 
 /// The key that also signs while keys are rotated.
 const PREVIOUS: &str = "previousSigningKey";
@@ -31,11 +31,14 @@ pub(crate) struct Frame {
     pub(crate) egress: Egress,
     pub(crate) defaults: DeliverySpec,
     pub(crate) bounds: Bounds,
+    pub(crate) secret_policy: SecretPolicy,
 }
 
 /// What a Webhook refers to.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
+    /// The endpoint's URL where that is a secret.
+    pub(crate) url: Option<SecretText>,
     pub(crate) signing_keys: Vec<SecretText>,
     pub(crate) headers: BTreeMap<String, SecretText>,
     pub(crate) tls: Tls,
@@ -54,7 +57,7 @@ pub(crate) fn auth_server(
     let mut keys = Vec::new();
     if let Some(ingest) = &spec.ingest {
         let (key, field) = (&ingest.signing_key_ref, "spec.ingest.signingKeyRef");
-        let secret = Secret { objects, namespace: &name.namespace };
+        let secret = Secret { objects, namespace: &name.namespace, policy: SecretPolicy::Any };
         match secret.signing_keys(&SigningKeyRef { name: key.name.clone(), key: key.key.clone() }, field) {
             Ok(found) => keys = found,
             Err(finding) => findings.push(finding),
@@ -72,15 +75,19 @@ pub(crate) fn auth_server(
     }
     let defaults = spec.defaults.clone().and_then(|defaults| defaults.delivery).unwrap_or_default();
     let bounds = Bounds::of(spec);
-    if findings.is_empty() { Ok(Frame { ingest, egress, defaults, bounds }) } else { Err(findings) }
+    let secret_policy = spec.secret_policy.unwrap_or_default();
+    findings.extend(spec.allowed_namespaces.as_ref().and_then(|allowed| grants::check(allowed).err()));
+    let frame = Frame { ingest, egress, defaults, bounds, secret_policy };
+    if findings.is_empty() { Ok(frame) } else { Err(findings) }
 }
 
-/// Whether the `AuthServer` allows Webhooks of this one's namespace.
+/// Whether the `AuthServer` allows Webhooks of this one's namespace, and the events that this one selects.
 pub(crate) fn allows(
     objects: &Objects,
     server_name: &ObjectName,
     server: &AuthServer,
     webhook: &ObjectName,
+    object: &Webhook,
 ) -> Result<(), Finding> {
     let allowed = server.spec.allowed_namespaces.clone().unwrap_or_default();
     let labels = objects.namespaces.get(&webhook.namespace).cloned().unwrap_or_default();
@@ -89,11 +96,17 @@ pub(crate) fn allows(
             From::Same => false,
             From::All => true,
             From::Selector => {
-                allowed.selector.is_some_and(|selector| selects(&selector, &webhook.namespace, labels))
+                let selector = allowed.selector.as_ref();
+                selector.is_some_and(|selector| selects(selector, &webhook.namespace, labels))
             }
         };
     if is_allowed {
-        return Ok(());
+        let is_own = webhook.namespace == server_name.namespace;
+        return if is_own {
+            Ok(())
+        } else {
+            grants::allow(&allowed, server_name, webhook, &object.spec.events)
+        };
     }
     let message = format!(
         "AuthServer {server_name} does not allow Webhooks of namespace {}: have the platform team widen its spec.allowedNamespaces",
@@ -103,10 +116,16 @@ pub(crate) fn allows(
 }
 
 /// Resolves a Webhook.
-pub(crate) fn webhook(objects: &Objects, name: &ObjectName, webhook: &Webhook) -> Result<Resolved, Finding> {
-    let secret = Secret { objects, namespace: &name.namespace };
+pub(crate) fn webhook(
+    objects: &Objects,
+    name: &ObjectName,
+    webhook: &Webhook,
+    policy: SecretPolicy,
+) -> Result<Resolved, Finding> {
+    let secret = Secret { objects, namespace: &name.namespace, policy };
     let spec = &webhook.spec;
     Ok(Resolved {
+        url: secret.url(&spec.endpoint)?,
         signing_keys: secret.signing_keys(&spec.secret_ref, "spec.secretRef")?,
         headers: secret.headers(&spec.endpoint)?,
         tls: secret.tls(spec.endpoint.tls.as_ref())?,
@@ -139,6 +158,9 @@ pub(crate) fn secrets_of(spec: &WebhookSpec) -> SecretKeys<'_> {
     for from in endpoint.headers.iter().filter_map(|header| header.value_from.as_ref()) {
         keys.entry(&from.secret_key_ref.name).or_default().insert(&from.secret_key_ref.key);
     }
+    if let Some(from) = &endpoint.url_from {
+        keys.entry(&from.secret_key_ref.name).or_default().insert(&from.secret_key_ref.key);
+    }
     keys.entry(&secret_ref.name).or_default().extend([secret_ref.key.as_str(), PREVIOUS]);
     if let Some(TlsSpec { ca_secret_ref, client_cert_secret_ref, server_name: _ }) = &endpoint.tls {
         if let Some(ca) = ca_secret_ref {
@@ -148,19 +170,26 @@ pub(crate) fn secrets_of(spec: &WebhookSpec) -> SecretKeys<'_> {
             keys.entry(&cert.name).or_default().extend([CERT, CERT_KEY]);
         }
     }
+    without_plans(keys)
+}
+
+/// A plan changes with what is in it: whoever read one to make it would never come to an end.
+fn without_plans(mut keys: SecretKeys<'_>) -> SecretKeys<'_> {
+    keys.retain(|name, _| !shards::is_part_of_a_plan(name));
     keys
 }
 
 /// The Secrets that an `AuthServer` refers to and that a judgement looks at.
 pub(crate) fn secrets_of_server(spec: &AuthServerSpec) -> SecretKeys<'_> {
     let keys = spec.ingest.iter().map(|ingest| &ingest.signing_key_ref);
-    keys.map(|key| (key.name.as_str(), BTreeSet::from([key.key.as_str(), PREVIOUS]))).collect()
+    without_plans(keys.map(|key| (key.name.as_str(), BTreeSet::from([key.key.as_str(), PREVIOUS]))).collect())
 }
 
 /// The Secrets of one namespace.
 struct Secret<'a> {
     objects: &'a Objects,
     namespace: &'a str,
+    policy: SecretPolicy,
 }
 
 // === impl Secret ===
@@ -168,10 +197,30 @@ struct Secret<'a> {
 impl Secret<'_> {
     fn all(&self, name: &str, field: &str) -> Result<&Texts, Finding> {
         let name = ObjectName::new(self.namespace, name);
-        self.objects.secrets.get(&name).ok_or_else(|| {
+        let refused = |reason, message| Finding::new(reason, format!("{field}.name"), message);
+        if shards::is_part_of_a_plan(&name.name) {
+            let message =
+                format!("Secret {name} has the name of a plan, which the operator writes: name another one");
+            return Err(refused(Reason::SecretNotAllowed, message));
+        }
+        if self.objects.forbidden_secrets.contains(&name) {
+            let message = format!(
+                "the operator may not read Secret {name}: give its role get on Secrets in this namespace"
+            );
+            return Err(refused(Reason::SecretForbidden, message));
+        }
+        let texts = self.objects.secrets.get(&name).ok_or_else(|| {
             let message = format!("there is no Secret {name}: create it, or name another one");
-            Finding::new(Reason::SecretNotFound, format!("{field}.name"), message)
-        })
+            refused(Reason::SecretNotFound, message)
+        })?;
+        if self.policy == SecretPolicy::Labelled && !self.objects.labelled_secrets.contains(&name) {
+            let (key, value) = SECRET_LABEL;
+            let message = format!(
+                "the AuthServer lets Webhooks use labelled Secrets alone: have whoever owns Secret {name} label it {key}: {value}"
+            );
+            return Err(refused(Reason::SecretNotAllowed, message));
+        }
+        Ok(texts)
     }
 
     /// The text under a key, of at most so many bytes.
@@ -209,6 +258,14 @@ impl Secret<'_> {
         let previous = self.text_opt(name, PREVIOUS, field, KEY_BYTES)?;
         let previous = previous.filter(|previous| !previous.reveal().is_empty());
         Ok([Some(current), previous].into_iter().flatten().collect())
+    }
+
+    fn url(&self, endpoint: &EndpointSpec) -> Result<Option<SecretText>, Finding> {
+        let Some(from) = &endpoint.url_from else { return Ok(None) };
+        let (from, field) = (&from.secret_key_ref, "spec.endpoint.urlFrom.secretKeyRef");
+        let text = self.text(&from.name, &from.key, field, KEY_BYTES)?;
+        // A Secret made from a file ends in a line break.
+        Ok(Some(SecretText::new(text.reveal().trim_end_matches(['\r', '\n']))))
     }
 
     fn headers(&self, endpoint: &EndpointSpec) -> Result<BTreeMap<String, SecretText>, Finding> {

@@ -108,6 +108,7 @@ impl Operator {
                 _ = self.lead.changed() => self.lead_changed(),
                 _ = tidy.tick() => {
                     self.writer.statuses().lock().tidy(Instant::now());
+                    self.reader.keep(|name| self.world.is_wanted(name));
                     if self.lead.borrow().is_some() {
                         self.expiry.delete(self.world.expired_replays(Timestamp::now()));
                     }

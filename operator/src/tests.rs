@@ -294,4 +294,6 @@ fn a_service_is_spoken_to_in_the_webhooks_own_namespace_over_plain_http() {
     assert_eq!(world.judged().endpoint_host.as_deref(), Some("mailer.shop.svc:8080"));
 }
 
+mod grants;
 mod names;
+mod url_from;

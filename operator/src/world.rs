@@ -169,6 +169,7 @@ impl World {
             Change::Gone(kind, name) => self.gone(kind, &name),
             Change::Listed(kind, scope, names) => self.listed(kind, scope, &names),
             Change::SecretRead(name, content) => self.secret_read(&name, content),
+            Change::SecretForbidden(name) => self.secret_forbidden(&name),
             Change::Pods(server, pods) => {
                 self.pods.insert(server.clone(), pods);
                 self.sidecars_changed(&server);
@@ -388,7 +389,7 @@ impl World {
             Kind::Replay => self.replay_gone(name),
             Kind::Secret => {
                 if self.secrets.remove(name).is_some() {
-                    self.objects.secrets.remove(name);
+                    self.objects.forget_secret(name);
                     self.secret_changed(name);
                     self.touched(name);
                 }

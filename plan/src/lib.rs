@@ -128,8 +128,8 @@ pub struct WebhookPlan {
     pub suspend: bool,
 }
 
-/// Where a Webhook delivers to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a Webhook delivers to. Its `Debug` leaves the URL out, which may be a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// An absolute http or https URL without user or password.
@@ -305,6 +305,21 @@ impl ObjectName {
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl Endpoint ===
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, in_cluster, addresses, headers, tls } = self;
+        f.debug_struct("Endpoint")
+            .field("url", &format_args!("({} bytes)", url.len()))
+            .field("in_cluster", in_cluster)
+            .field("addresses", addresses)
+            .field("headers", headers)
+            .field("tls", tls)
+            .finish()
     }
 }
 

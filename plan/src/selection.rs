@@ -68,6 +68,23 @@ impl EventPattern {
         })
     }
 
+    /// Whether every event that the other one selects is selected here too.
+    ///
+    /// ```
+    /// # use tidings_plan::EventPattern;
+    /// let [user, deleted] = ["User.*", "User.Deleted"].map(|text| EventPattern::parse(text).unwrap());
+    /// assert!(user.covers(&deleted) && user.covers(&user));
+    /// assert!(!deleted.covers(&user) && !user.covers(&EventPattern::All));
+    /// ```
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (_, Self::All) | (Self::Exact(_), Self::Prefix(_)) => false,
+            (Self::Prefix(prefix), Self::Prefix(other)) => other.starts_with(prefix.as_str()),
+            (_, Self::Exact(name)) => self.selects(name),
+        }
+    }
+
     /// Whether an event of this name is selected.
     pub fn selects(&self, name: &str) -> bool {
         match self {

@@ -54,6 +54,8 @@ pub enum Change {
     Listed(Kind, Option<String>, BTreeSet<ObjectName>),
     /// What stands in a Secret that was asked for; `None` when it is not there.
     SecretRead(ObjectName, Option<SecretContent>),
+    /// A Secret that was asked for may not be read; it is asked for again.
+    SecretForbidden(ObjectName),
     /// The pods that carry an auth server's sidecar.
     Pods(ObjectName, BTreeMap<String, Pod>),
     /// A status was written: the object has this version now.
@@ -125,6 +127,8 @@ pub struct SecretContent {
     pub keys: BTreeSet<String>,
     /// The texts under these keys.
     pub texts: Texts,
+    /// Whether it carries the label by which Webhooks may use it.
+    pub is_labelled: bool,
 }
 
 /// A pod that carries a sidecar.

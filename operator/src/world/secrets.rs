@@ -89,20 +89,33 @@ impl World {
         }
         let wanted = self.wanted(name);
         let state = self.secrets.entry(name.clone()).or_default();
-        if let Some(SecretContent { version, keys, texts }) = content {
+        if let Some(SecretContent { version, keys, texts, is_labelled }) = content {
             // It may be there although the watch has not told of it yet.
             state.seen.get_or_insert_with(|| version.clone());
             state.held = Some(Held { version, keys });
-            self.objects.secrets.insert(name.clone(), texts);
+            self.objects.put_secret(name.clone(), texts, is_labelled);
             self.forget_unwanted(name);
         } else {
             state.held = state.seen.clone().map(|version| Held { version, keys: wanted.clone() });
-            self.objects.secrets.remove(name);
+            self.objects.forget_secret(name);
         }
         if !self.secrets[name].is_current(&wanted) {
             self.dirty.secrets.insert(name.clone());
         }
         self.secret_changed(name);
+    }
+
+    /// As if it were not there, but for the reason. Whoever reads it asks again.
+    pub(super) fn secret_forbidden(&mut self, name: &ObjectName) {
+        if self.is_wanted(name) {
+            self.secret_read(name, None);
+            self.objects.forbidden_secrets.insert(name.clone());
+        }
+    }
+
+    /// Whether anybody refers to a Secret.
+    pub fn is_wanted(&self, name: &ObjectName) -> bool {
+        self.users.contains_key(name)
     }
 
     pub(super) fn secret_changed(&mut self, name: &ObjectName) {
@@ -144,7 +157,7 @@ impl World {
         let state = self.secrets.get_mut(name);
         if wanted.is_empty() {
             self.users.remove(name);
-            self.objects.secrets.remove(name);
+            self.objects.forget_secret(name);
             if let Some(state) = state {
                 state.held = None;
             }

@@ -152,6 +152,7 @@ impl Cluster {
                 version: version.clone(),
                 keys: keys.clone(),
                 texts: [("signingKey".to_owned(), SecretText::new(key.clone()).into())].into(),
+                is_labelled: false,
             });
             self.world.apply(Change::SecretRead(name.clone(), content));
         }

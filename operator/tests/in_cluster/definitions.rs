@@ -25,11 +25,21 @@ fn table(stage: &Stage) -> Vec<(Value, &'static str)> {
         (hook().with("/spec/events", json!([])), "spec.events"),
         (hook().with("/spec/events", json!(["Us*er"])), "spec.events[0]"),
         (hook().with("/spec/events", json!("PostSignIn")), "spec.events"),
-        (hook().with("/spec/endpoint", json!({})), "write exactly one of url and serviceRef"),
+        (hook().with("/spec/endpoint", json!({})), "write exactly one of url, urlFrom and serviceRef"),
         (
             hook().with("/spec/endpoint/serviceRef", service.clone()),
-            "write exactly one of url and serviceRef",
+            "write exactly one of url, urlFrom and serviceRef",
         ),
+        (
+            hook()
+                .with("/spec/endpoint/urlFrom", json!({ "secretKeyRef": { "name": "chat", "key": "url" } })),
+            "write exactly one of url, urlFrom and serviceRef",
+        ),
+        (
+            server().with("/spec/allowedNamespaces/grants", json!([{ "events": [] }])),
+            "spec.allowedNamespaces.grants[0].events",
+        ),
+        (server().with("/spec/secretPolicy", json!("Some")), "spec.secretPolicy"),
         (hook().with("/spec/endpoint/url", json!("ftp://shop.example.com")), "spec.endpoint.url"),
         (hook().with("/spec/endpoint/url", json!("https://a b")), "spec.endpoint.url"),
         (hook().with("/spec/filter", json!("")), "spec.filter"),

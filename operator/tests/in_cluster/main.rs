@@ -21,6 +21,7 @@ mod outages;
 mod replays;
 mod rights;
 mod rotation;
+mod secrets;
 mod sequences;
 mod services;
 mod stage;

@@ -153,7 +153,8 @@ fn of_a_secret_nothing_is_held_but_the_keys_that_are_referred_to() {
             let texts = texts
                 .map(|key| (key.to_owned(), SecretText::new("a-text-of-many-bytes-that-is-long").into()));
             let version = cluster.secrets[secret].0.clone();
-            let content = SecretContent { version, keys: keys.clone(), texts: texts.collect() };
+            let content =
+                SecretContent { version, keys: keys.clone(), texts: texts.collect(), is_labelled: false };
             cluster.world.apply(Change::SecretRead(secret.clone(), Some(content)));
         }
         asked.into_iter().flat_map(|(_, keys)| keys).collect::<Vec<_>>()
