@@ -22,8 +22,11 @@
 //! 6. **End.** Any other write error is final: the store takes nothing more ([`StoreError::Failed`]),
 //!    [`Store::failed`] resolves, and the process must end. What was acknowledged stays.
 //! 7. **Retention.** Events older than [`Settings::max_age`], and the oldest ones beyond
-//!    [`Settings::max_bytes`], are removed from the head; [`Store::oldest`] tells where the log begins.
-//!    After a start at a time that is far from the newest event's, none is removed for its age for an hour:
+//!    [`Settings::max_bytes`], are due for removal: [`Store::due_for_removal`] proposes a place, some at a
+//!    time. They go when [`Changes::remove_before`] takes them, with what the same [`Changes`] says of them
+//!    (4), and never by themselves: whoever removes them has counted who waited for them. Their dead
+//!    letters go with them, rows stay. [`Store::oldest`] tells where the log begins.
+//!    After a start at a time that is far from the newest event's, none is due for its age for an hour:
 //!    the wall clock may be wrong. Removing needs space too: on a full disk it waits, and the store goes on.
 //! 8. **Replays.** How far a replay came ([`LaneChange::replays`]), the rows that it put in line and the
 //!    dead letters that left for them ([`LaneChange::revived`]) are of one [`Changes`], and so stand or
@@ -306,6 +309,8 @@ pub struct LaneChange {
 pub struct Changes {
     /// Idle cursors stand at least here.
     pub idle_floor: Option<Seq>,
+    /// Events before this place are removed, in the same transaction; contract 7.
+    pub remove_before: Option<Seq>,
     /// Replays to be forgotten, by UID; before what the lanes say of one of the same UID.
     pub forget_replays: Vec<String>,
     /// The lanes that changed.
@@ -370,6 +375,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The first event's place that retention left; one above the head when the log is empty.
     fn oldest(&self) -> Seq;
+
+    /// Before this place everything is to be removed, as [`Settings`] say; `None` when nothing is due.
+    /// Whoever counts what waits for those events asks, and removes them by [`Changes::remove_before`].
+    fn due_for_removal(&self) -> Option<Seq>;
 
     /// Bytes free where the store lives, as last looked at.
     fn free_bytes(&self) -> u64;

@@ -54,6 +54,8 @@ pub struct SqliteStore {
 pub(crate) struct Shared {
     pub(crate) head: AtomicU64,
     pub(crate) oldest: AtomicU64,
+    // Before here everything is to be removed.
+    pub(crate) due: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
     // What the database file has of its own for new events, as the writer last looked.
     pub(crate) reusable_bytes: AtomicU64,
@@ -116,6 +118,7 @@ impl SqliteStore {
         let shared = Arc::new(Shared {
             head: AtomicU64::new(head.0),
             oldest: AtomicU64::new(found.oldest.0),
+            due: AtomicU64::new(0),
             free_bytes: AtomicU64::new(u64::MAX),
             reusable_bytes: AtomicU64::new(writer::reusable_bytes(&db)),
             tail: Mutex::default(),
@@ -133,10 +136,12 @@ impl SqliteStore {
             announce,
             seen: found.seen,
             bytes: found.bytes,
+            first: found.first.0,
             looked: None,
             trimmed: None,
             held_until: retention::held_until(found.newest_ms),
-            trim_events: retention::TRIM_EVENTS,
+            no_space: None,
+            trim_events: retention::AT_ONCE,
             unsaved: Vec::new(),
         };
         std::thread::Builder::new()
@@ -165,6 +170,11 @@ impl SqliteStore {
         self.with_reader(|db| read(Log { db, path: &path, quarantine: &self.shared.quarantine }))
     }
 
+    /// What lies up to here is removed, also where its rows are there yet.
+    fn before_oldest(&self) -> Seq {
+        Seq(self.oldest().0.saturating_sub(1))
+    }
+
     fn in_tail(&self, seq: Seq) -> Option<Arc<Event>> {
         self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).get(seq)
     }
@@ -188,6 +198,7 @@ impl Store for SqliteStore {
     }
 
     fn read(&self, after: Seq, max_events: usize, max_bytes: usize) -> Result<Vec<Arc<Event>>, StoreError> {
+        let after = after.max(self.before_oldest());
         self.with_log(|log| log.read(after, max_events, max_bytes))
     }
 
@@ -202,6 +213,7 @@ impl Store for SqliteStore {
     }
 
     fn scan(&self, after: Seq, upto: Seq, each: &mut dyn FnMut(EventHead)) -> Result<(), StoreError> {
+        let after = after.max(self.before_oldest());
         self.with_log(|log| log.scan(after, upto, each))
     }
 
@@ -226,8 +238,9 @@ impl Store for SqliteStore {
                     cursor.settled.clear();
                 }
                 let rows = retries(db, &lane)?;
-                let dead = "SELECT count(*) FROM dead WHERE lane = ?1";
-                let dead_letters = db.query_row(dead, [&lane], |row| row.get(0))?;
+                let dead = "SELECT count(*) FROM dead WHERE lane = ?1 AND seq >= ?2";
+                let oldest = to_i64(self.oldest());
+                let dead_letters = db.query_row(dead, params![lane, oldest], |row| row.get(0))?;
                 lanes.push(SavedLane { lane, cursor, rows, dead_letters });
             }
             Ok(lanes)
@@ -237,9 +250,9 @@ impl Store for SqliteStore {
     fn dead_letters(&self, lane: &str, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.with_reader(|db| {
             let query =
-                "SELECT seq, name, attempts, at, reason, status FROM dead WHERE lane = ?1 ORDER BY seq DESC LIMIT ?2";
+                "SELECT seq, name, attempts, at, reason, status FROM dead WHERE lane = ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3";
             let mut statement = db.prepare_cached(query)?;
-            let letters = statement.query_map(params![lane, limit], |row| {
+            let letters = statement.query_map(params![lane, to_i64(self.oldest()), limit], |row| {
                 Ok(DeadLetter {
                     seq: to_seq(row.get(0)?),
                     name: row.get(1)?,
@@ -254,6 +267,7 @@ impl Store for SqliteStore {
     }
 
     fn dead_between(&self, lane: &str, after: Seq, upto: Seq) -> Result<BTreeSet<Seq>, StoreError> {
+        let after = after.max(self.before_oldest());
         self.with_reader(|db| {
             let mut statement =
                 db.prepare_cached("SELECT seq FROM dead WHERE lane = ?1 AND seq > ?2 AND seq <= ?3")?;
@@ -277,6 +291,11 @@ impl Store for SqliteStore {
 
     fn oldest(&self) -> Seq {
         Seq(self.shared.oldest.load(Ordering::Acquire))
+    }
+
+    fn due_for_removal(&self) -> Option<Seq> {
+        let due = self.shared.due.load(Ordering::Acquire);
+        (due > self.oldest().0).then_some(Seq(due))
     }
 
     fn free_bytes(&self) -> u64 {
@@ -321,6 +340,7 @@ struct Found {
     oldest: Seq,
     /// When the newest event was received.
     newest_ms: Option<i64>,
+    first: Seq,
     bytes: u64,
     seen: Seen,
 }
@@ -336,19 +356,21 @@ impl Found {
         let last: Option<i64> = db.query_row("SELECT max(seq) FROM event", [], |row| row.get(0))?;
         let first: Option<i64> = db.query_row("SELECT min(seq) FROM event", [], |row| row.get(0))?;
         let head = last.max(meta(db, "head")?).map_or(Seq(0), to_seq);
-        let oldest = first.map_or(Seq(head.0 + 1), to_seq);
+        let first_row = first.map_or(Seq(head.0 + 1), to_seq);
+        let oldest = meta(db, "oldest")?.map_or(first_row, to_seq).max(first_row);
         // Where the next events go. Whether this one is whole is for who reads it.
         let mut end = db.prepare(&format!("SELECT {EVENT_COLUMNS} WHERE event.seq = ?1"))?;
         let mut rows = end.query([last])?;
         rows.next()?.map(event_of).transpose()?;
-        let bytes: i64 = db.query_row("SELECT coalesce(sum(size), 0) FROM event", [], |row| row.get(0))?;
+        let size = "SELECT coalesce(sum(size), 0) FROM event WHERE seq >= ?1";
+        let bytes: i64 = db.query_row(size, [to_i64(oldest)], |row| row.get(0))?;
         let window_ms = i64::try_from(settings.dedupe_window.as_millis()).unwrap_or(i64::MAX);
         let since = now_ms().saturating_sub(window_ms);
         let identity = meta(db, "identity")?.unwrap_or_default();
         let bytes = u64::try_from(bytes).unwrap_or(0);
         let newest = "SELECT received FROM event ORDER BY seq DESC LIMIT 1";
         let newest_ms = db.query_row(newest, [], |row| Ok(row.get(0).ok())).optional()?.flatten();
-        Ok(Self { identity, head, oldest, newest_ms, bytes, seen: seen_since(db, since)? })
+        Ok(Self { identity, head, oldest, first: first_row, newest_ms, bytes, seen: seen_since(db, since)? })
     }
 }
 

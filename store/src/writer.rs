@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::replay;
+use crate::retention::{Removed, begin_at};
 use crate::schema::{insert, to_i64};
 use crate::sqlite::Shared;
 use crate::witness::Witness;
@@ -65,11 +66,17 @@ pub(crate) struct Writer {
     pub(crate) witness: Witness,
     pub(crate) announce: mpsc::Sender<Arc<Event>>,
     pub(crate) seen: Seen,
+    /// The bodies of the log.
     pub(crate) bytes: u64,
+    /// The first event whose rows are there; the log may begin beyond it.
+    pub(crate) first: u64,
     pub(crate) looked: Option<Instant>,
+    /// When nothing was found that is due.
     pub(crate) trimmed: Option<Instant>,
     /// Until when retention removes nothing for its age.
     pub(crate) held_until: Option<Instant>,
+    /// When removing found the disk full.
+    pub(crate) no_space: Option<Instant>,
     /// How many events are removed at a time: fewer where the disk is full.
     pub(crate) trim_events: u64,
     pub(crate) unsaved: Vec<Save>,
@@ -147,7 +154,7 @@ impl Writer {
     fn work(&mut self, group: Group) -> Result<bool, StoreError> {
         let Group { appends, saves, close } = group;
         self.write(appends, saves)?;
-        self.trim()?;
+        self.retain()?;
         let Some(closed) = close else { return Ok(false) };
         let result = match self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             // What is not brought into the database stays in its write-ahead log.
@@ -165,7 +172,10 @@ impl Writer {
         }
         let (events, answers) = self.number(appends);
         match self.transact(&events, saves.iter().map(|(changes, _)| &**changes)) {
-            Ok(()) => self.committed(events, answers, saves),
+            Ok(removed) => {
+                removed.iter().for_each(|removed| self.removed(removed));
+                self.committed(events, answers, saves)
+            }
             Err(error) if is_full(&error) => {
                 for (_, fingerprint) in &events {
                     self.seen.remove(fingerprint);
@@ -175,6 +185,9 @@ impl Writer {
                     let _ = answer.send(Err(refused.clone()));
                 }
                 self.unsaved = saves;
+                if self.unsaved.iter().any(|(changes, _)| changes.remove_before.is_some()) {
+                    self.wait_for_space();
+                }
                 Ok(())
             }
             Err(error) => {
@@ -227,7 +240,9 @@ impl Writer {
         &mut self,
         events: &[Numbered],
         saves: impl Iterator<Item = &'a Changes>,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<Option<Removed>> {
+        let oldest = self.shared.oldest.load(Ordering::Acquire);
+        let mut removed = None;
         let transaction = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         for (event, fingerprint) in events {
             insert(&transaction, event, fingerprint)?;
@@ -245,8 +260,12 @@ impl Writer {
             for lane in &changes.lanes {
                 save_lane(&transaction, lane)?;
             }
+            if let Some(before) = changes.remove_before.filter(|before| before.0 > oldest) {
+                removed = Some(begin_at(&transaction, oldest, before)?);
+            }
         }
-        transaction.commit()
+        transaction.commit()?;
+        Ok(removed)
     }
 
     /// What was committed is witnessed, announced, and then answered.

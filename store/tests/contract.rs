@@ -238,9 +238,14 @@ async fn under_the_free_space_guard_appends_are_refused_and_saves_go_on() {
     append(&SqliteStore::open(settings(&dir)).unwrap(), 1..=1).await;
 }
 
+/// Removes what is due until the log begins there.
 async fn until_oldest(store: &SqliteStore, oldest: u64) {
     let began = std::time::Instant::now();
     while store.oldest() != Seq(oldest) {
+        let remove_before = store.due_for_removal();
+        if remove_before.is_some() {
+            store.save(Changes { remove_before, ..Changes::default() }).await.unwrap();
+        }
         let failed = tokio::time::timeout(Duration::from_millis(1), store.failed()).await;
         assert!(failed.is_err(), "{failed:?}");
         assert!(
@@ -280,6 +285,63 @@ async fn the_oldest_events_beyond_the_bytes_are_removed_and_a_log_that_is_empty_
     let store = SqliteStore::open(settings(&dir)).unwrap();
     assert_eq!((store.oldest(), store.head()), (Seq(5), Seq(4)));
     append(&store, 5..=5).await;
+}
+
+#[tokio::test]
+async fn what_is_due_stays_until_it_is_removed_and_goes_with_what_is_said_of_it() {
+    let dir = TempDir::new().unwrap();
+    let settings = Settings { max_bytes: 12, ..settings(&dir) };
+    let store = SqliteStore::open(settings.clone()).unwrap();
+    append(&store, 1..=5).await;
+    let mut change = lane("shop/a", cursor("a", 3));
+    change.dead = vec![letter(2), letter(5)];
+    change.put = vec![row(1), row(4)];
+    save_lanes(&store, vec![change]).await;
+    while store.due_for_removal() != Some(Seq(4)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Nobody counted, and so nothing goes, however often it is opened.
+    drop(store);
+    let store = SqliteStore::open(settings.clone()).unwrap();
+    assert_eq!((store.oldest(), readable(&store)), (Seq(1), vec![1, 2, 3, 4, 5]));
+    let lanes = vec![lane("shop/a", cursor("a", 4))];
+    let changes = Changes { remove_before: Some(Seq(4)), lanes, ..Changes::default() };
+    store.save(changes).await.unwrap();
+    for store in
+        [store, SqliteStore::open(Settings { dir: copy_of(&dir).keep().join("data"), ..settings }).unwrap()]
+    {
+        assert_eq!((store.oldest(), store.head(), store.due_for_removal()), (Seq(4), Seq(5), None));
+        assert_eq!((readable(&store), scanned(&store)), (vec![4, 5], vec![4, 5]));
+        assert_eq!(store.get(Seq(3)).unwrap(), Lookup::Removed);
+        let saved = &store.lanes().unwrap()[0];
+        assert_eq!((saved.cursor.floor, saved.rows.clone()), (Seq(4), vec![row(1), row(4)]), "rows stay");
+        assert_eq!(saved.dead_letters, 1, "dead letters go with their events");
+        assert_eq!(store.dead_letters("shop/a", 10).unwrap(), [letter(5)]);
+        assert_eq!(store.dead_between("shop/a", Seq(0), Seq(9)).unwrap(), [Seq(5)].into());
+    }
+}
+
+#[tokio::test]
+async fn the_space_of_what_was_removed_is_taken_back() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(Settings { max_bytes: 1000, ..settings(&dir) }).unwrap();
+    drop(store.subscribe());
+    let mut change = lane("shop/a", cursor("a", 3));
+    change.dead = (1..=3000).map(letter).collect();
+    save_lanes(&store, vec![change]).await;
+    append(&store, 1..=3000).await;
+    until_oldest(&store, 3000 - 1000 / 9 + 1).await;
+    let counted = |table: &str| {
+        let db = rusqlite::Connection::open(dir.path().join("data").join("tidings.db")).unwrap();
+        db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u64>(0)).unwrap()
+    };
+    for table in ["event", "body", "dead"] {
+        let began = std::time::Instant::now();
+        while counted(table) != 1000 / 9 {
+            assert!(began.elapsed() < Duration::from_secs(20), "{table} has {} rows", counted(table));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 /// The files as they are now: what a crash would leave.
