@@ -10,6 +10,8 @@
 //! raises `dispatched`. So a lane that got an event at or below the saved idle floor is in the same
 //! save, and no longer idle.
 
+mod retention;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +39,7 @@ use crate::metrics::Deliveries;
 use crate::replay::{Replays, Tools};
 use crate::schedule;
 use crate::tally::{Attempted, Snapshot, Standing};
+use retention::{Losses, Removal};
 
 /// How often what the lanes changed is saved. A crash takes back at most this much of the cursors:
 /// those events are delivered a second time, under the same `webhook-id`.
@@ -100,6 +103,9 @@ struct Lanes {
     parked: BTreeMap<String, Book>,
     /// Changes of parked lanes, to be saved.
     loose: Vec<LaneChange>,
+    /// How many counts of what waits for lanes that joined are under way: nothing is removed meanwhile.
+    counting: usize,
+    losses: Losses,
     dialer: Option<(Egress, Dialer)>,
 }
 
@@ -184,7 +190,7 @@ impl<S: Store> Engine<S> {
         let fresh = self.place(&mut lanes, specs);
         self.pin_parked(&mut lanes);
         self.routing.store(Arc::new(Routing::of(&lanes)));
-        self.join(fresh);
+        self.join(&mut lanes, fresh);
         self.replay(&lanes, &plan.replays);
         let (digest, generation, webhooks) = (digest.clone(), *generation, lanes.running.len());
         let applied = Arc::new(Applied { digest, generation, webhooks, rejected });
@@ -242,6 +248,11 @@ impl<S: Store> Engine<S> {
         self.known_replays().progress()
     }
 
+    /// Events that retention took from Webhooks that the plan did not hold, since the process began.
+    pub fn expired_absent(&self) -> u64 {
+        self.lanes().losses.of_absent
+    }
+
     /// The deliveries' metrics.
     pub fn metrics(&self) -> &Arc<Deliveries> {
         &self.metrics
@@ -264,7 +275,7 @@ impl<S: Store> Engine<S> {
                 () = told(&mut stop) => std::future::pending().await,
                 () = tokio::time::sleep(SAVE_EVERY) => {}
             }
-            if let Err(error) = self.save().await {
+            if let Err(error) = self.save_and_retain().await {
                 return error.into();
             }
         }
@@ -296,25 +307,43 @@ impl<S: Store> Engine<S> {
     /// One save after another: were two of them written the other way round, the later idle floor
     /// could stand without the lanes that changed before it.
     pub async fn save(&self) -> Result<(), StoreError> {
+        self.save_with(None).await.map(drop)
+    }
+
+    async fn save_and_retain(&self) -> Result<(), StoreError> {
+        self.save().await?;
+        self.retain().await
+    }
+
+    /// Saves what changed, and has the store remove what is counted with it. False where nothing was removed:
+    /// what waits for lanes that just joined is being counted, and that would be wrong then.
+    async fn save_with(&self, removal: Option<Removal>) -> Result<bool, StoreError> {
         let _one_at_a_time = self.saving.lock().await;
         // The order matters; see this module's head.
         let dispatched = Seq(self.dispatched.load(Ordering::SeqCst));
-        let (lanes, forget_replays) = self.take_changes();
-        if !(lanes.is_empty() && forget_replays.is_empty()) {
-            self.store.save(Changes { idle_floor: Some(dispatched), lanes, forget_replays }).await?;
+        let changes = self.take_changes(removal);
+        let remove_before = changes.remove_before;
+        if remove_before.is_some() || !(changes.lanes.is_empty() && changes.forget_replays.is_empty()) {
+            self.store.save(Changes { idle_floor: Some(dispatched), ..changes }).await?;
         }
         self.saved.send_modify(|times| *times += 1);
-        Ok(())
+        Ok(remove_before.is_some())
     }
 
     /// What is to be saved. No plan is applied meanwhile: what it forgets and what it begins anew under
     /// the same name go into one save, or into two in that order.
-    fn take_changes(&self) -> (Vec<LaneChange>, Vec<String>) {
+    fn take_changes(&self, removal: Option<Removal>) -> Changes {
         let mut held = self.lanes();
+        let removal = removal.filter(|_| held.counting == 0);
+        if let Some(removal) = &removal {
+            self.expire(&mut held, removal);
+        }
         // Those of parked lanes first: a Webhook that came back since then says more.
         let mut lanes = std::mem::take(&mut held.loose);
         lanes.extend(self.unsaved.take().iter().filter_map(|handle| handle.take_changes()));
-        (lanes, self.known_replays().take_forgotten())
+        let remove_before = removal.map(|removal| removal.before());
+        let forget_replays = self.known_replays().take_forgotten();
+        Changes { idle_floor: None, remove_before, forget_replays, lanes }
     }
 
     /// Tries each event that waits once more at once, and begins no more replays. For the end.
@@ -394,19 +423,14 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Pins the cursors of Webhooks that no plan of this process held yet, so that they miss nothing;
-    /// forgets those of which retention has taken what waited.
+    /// Pins the cursors of Webhooks that no plan of this process held yet, so that they miss nothing.
     fn pin_parked(&self, lanes: &mut Lanes) {
-        let oldest = self.store.oldest();
-        let mut loose = Vec::new();
-        lanes.parked.retain(|label, book| {
-            let kept = book.position.0 + 1 >= oldest.0;
-            book.reselect(book.position);
-            let cursor_gone = LaneChange { lane: label.clone(), ..LaneChange::default() };
-            loose.extend(if kept { book.take_changes(label) } else { Some(cursor_gone) });
-            kept
-        });
-        lanes.loose.append(&mut loose);
+        let Lanes { parked, loose, .. } = lanes;
+        for (label, book) in parked {
+            book.park();
+            loose.extend(book.take_changes(label));
+        }
+        self.forget_long_gone(lanes);
     }
 
     /// Gives each Webhook its lane; returns those that are to join.
@@ -473,14 +497,18 @@ impl<S: Store> Engine<S> {
     }
 
     /// Has lanes work; the routing knows them already, so that they miss nothing.
-    fn join(self: &Arc<Self>, fresh: Vec<Arc<Handle>>) {
+    fn join(self: &Arc<Self>, lanes: &mut Lanes, fresh: Vec<Arc<Handle>>) {
         if fresh.is_empty() {
             return;
         }
         let starts: Vec<_> =
             fresh.iter().map(|lane| lane.join(|| self.store.head(), &self.unsaved)).collect();
+        lanes.counting += 1;
         let engine = Arc::clone(self);
-        self.fatal.watch_blocking("the count of what waits", move || engine.count_backlog(&fresh, &starts));
+        self.fatal.watch_blocking("the count of what waits", move || {
+            engine.count_backlog(&fresh, &starts);
+            engine.lanes().counting -= 1;
+        });
     }
 
     /// Counts what waited in the log for lanes that just joined, in one pass over the heads.

@@ -388,6 +388,11 @@ impl<S: Store> Parts<S> {
             counters: vec![
                 ("store_damaged_events", "Events of the log that were found damaged", damaged),
                 ("clock_jumps", "Times that the wall clock was set by more than 10 s", clock_jumps()),
+                (
+                    "events_expired_absent",
+                    "Events that retention took from Webhooks that the plan does not hold",
+                    self.engine.expired_absent(),
+                ),
             ],
             gauges: vec![
                 ("store_head", "The last event's place in the log", store.head().0 as f64),

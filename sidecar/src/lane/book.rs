@@ -40,12 +40,14 @@ mod save;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use tidings_plan::EventPattern;
 use tidings_store::{DeadLetter, Event, ReplayProgress, RetryRow, SavedLane, Seq};
 
 use crate::circuit::{Circuit, Suspects};
 use crate::tally::{Recent, Tally};
 pub use lost::LostReason;
 pub(crate) use lost::damaged_letter;
+use save::Kept;
 
 /// How many events wait in memory for one lane; the rest stay in the log alone.
 pub const READY_EVENTS: usize = 256;
@@ -130,6 +132,10 @@ pub struct Book {
     pub tally: Tally,
     /// The recent attempts.
     pub recent: Recent,
+    /// What the Webhook selects; `None` where an earlier sidecar saved it.
+    selects: Option<Vec<EventPattern>>,
+    /// Where it stood when the plan held it last.
+    left_at: Option<Seq>,
     changed_rows: HashSet<Seq>,
     revived: HashSet<Seq>,
     dead: Vec<DeadLetter>,
@@ -209,11 +215,14 @@ impl Book {
 
     /// The book as it was saved; it is absent until it joins.
     pub fn restore(saved: SavedLane) -> Self {
+        let Kept { tally, selects, left_at } = Kept::read(&saved.cursor.state);
         let mut book = Self {
             uid: saved.cursor.uid,
             position: saved.cursor.floor,
             skip: saved.cursor.settled,
-            tally: serde_json::from_str(&saved.cursor.state).unwrap_or_default(),
+            tally,
+            selects,
+            left_at,
             ..Self::default()
         };
         for RetryRow { seq, attempts, first_attempt_ms, due_ms, key } in saved.rows {

@@ -70,7 +70,8 @@ impl Unsaved {
 
 impl Handle {
     /// A lane's handle.
-    pub fn new(spec: Arc<Spec>, book: Book) -> Self {
+    pub fn new(spec: Arc<Spec>, mut book: Book) -> Self {
+        book.select(&spec.plan.events);
         let webhook = spec.plan.webhook.clone();
         Self {
             label: webhook.to_string(),
@@ -100,6 +101,7 @@ impl Handle {
         let old = self.spec.swap(Arc::clone(spec));
         {
             let mut book = self.lock();
+            book.select(&spec.plan.events);
             if old.plan.events != spec.plan.events {
                 book.reselect(dispatched);
             }

@@ -4,9 +4,42 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+use tidings_plan::EventPattern;
 use tidings_store::{Cursor, LaneChange, RetryRow, Seq};
 
 use super::{Book, Feed, Row};
+use crate::tally::Tally;
+
+/// What is kept with the cursor: the tallies, and what is needed of the Webhook while no plan holds it.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Kept {
+    #[serde(flatten)]
+    pub(super) tally: Tally,
+    #[serde(default)]
+    pub(super) selects: Option<Vec<EventPattern>>,
+    #[serde(default)]
+    pub(super) left_at: Option<Seq>,
+}
+
+// === impl Kept ===
+
+impl Kept {
+    pub(super) fn read(state: &str) -> Self {
+        serde_json::from_str(state).unwrap_or_default()
+    }
+
+    fn write(tally: &Tally, selects: Option<&[EventPattern]>, left_at: Option<Seq>) -> String {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            #[serde(flatten)]
+            tally: &'a Tally,
+            selects: Option<&'a [EventPattern]>,
+            left_at: Option<Seq>,
+        }
+        serde_json::to_string(&Written { tally, selects, left_at }).unwrap_or_default()
+    }
+}
 
 // === impl Book ===
 
@@ -37,7 +70,7 @@ impl Book {
             floor,
             settled,
             idle: self.feed == Feed::Live && outstanding.is_empty(),
-            state: serde_json::to_string(&self.tally).unwrap_or_default(),
+            state: Kept::write(&self.tally, self.selects.as_deref(), self.left_at),
         }
     }
 
