@@ -389,6 +389,11 @@ impl<S: Store> Parts<S> {
                 ("store_damaged_events", "Events of the log that were found damaged", damaged),
                 ("clock_jumps", "Times that the wall clock was set by more than 10 s", clock_jumps()),
                 (
+                    "dead_letters_removed",
+                    "Dead letters removed because their Webhook had too many",
+                    store.dead_letters_removed(),
+                ),
+                (
                     "events_expired_absent",
                     "Events that retention took from Webhooks that the plan does not hold",
                     self.engine.expired_absent(),

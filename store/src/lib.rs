@@ -43,8 +43,11 @@
 //! 11. **Versions.** A store of an earlier version is brought up to date at open, whole or not at all, and
 //!     everything in it stays. One of a later version is refused ([`StoreError::Newer`]), and every file of
 //!     the folder stays as it was.
+//! 12. **Dead letters.** A lane keeps its newest [`MAX_DEAD_LETTERS`], as long as their events are there (7).
+//!     [`Store::dead_letters_removed`] counts those beyond.
 
 mod clock;
+mod dead;
 mod log;
 mod migrate;
 mod quarantine;
@@ -73,6 +76,9 @@ pub use sqlite::SqliteStore;
 
 /// How many events wait for the subscriber before appends wait.
 pub const SUBSCRIPTION_BOUND: usize = 1024;
+
+/// How many dead letters one lane keeps, and for a while a tenth more; the oldest go.
+pub const MAX_DEAD_LETTERS: u64 = 10_000;
 
 /// An event's place in the log; the first is 1, and 0 stands before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -385,6 +391,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Damaged events that were met since it was opened, each counted once; contract 9.
     fn damaged_events(&self) -> u64;
+
+    /// Dead letters that were removed since it was opened, since their lanes had too many; contract 12.
+    fn dead_letters_removed(&self) -> u64;
 
     /// Whether appends are taken now: `Err` tells why not.
     fn writable(&self) -> Result<(), AppendError>;

@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params}
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::now_ms;
+use crate::dead::Letters;
 use crate::log::Log;
 use crate::migrate::{self, APPLICATION_ID};
 use crate::quarantine::Quarantine;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) reusable_bytes: AtomicU64,
     pub(crate) tail: Mutex<Tail>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) letters_removed: AtomicU64,
     pub(crate) failed: watch::Sender<Option<StoreError>>,
 }
 
@@ -123,6 +125,7 @@ impl SqliteStore {
             reusable_bytes: AtomicU64::new(writer::reusable_bytes(&db)),
             tail: Mutex::default(),
             quarantine: Quarantine::default(),
+            letters_removed: AtomicU64::new(0),
             failed: watch::Sender::new(None),
         });
         shared.look_at_space(&settings);
@@ -137,6 +140,7 @@ impl SqliteStore {
             seen: found.seen,
             bytes: found.bytes,
             first: found.first.0,
+            letters: Letters::default(),
             looked: None,
             trimmed: None,
             held_until: retention::held_until(found.newest_ms),
@@ -300,6 +304,10 @@ impl Store for SqliteStore {
 
     fn free_bytes(&self) -> u64 {
         self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
+    fn dead_letters_removed(&self) -> u64 {
+        self.shared.letters_removed.load(Ordering::Relaxed)
     }
 
     fn damaged_events(&self) -> u64 {

@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::dead::Letters;
 use crate::replay;
 use crate::retention::{Removed, begin_at};
 use crate::schema::{insert, to_i64};
@@ -68,6 +69,8 @@ pub(crate) struct Writer {
     pub(crate) seen: Seen,
     /// The bodies of the log.
     pub(crate) bytes: u64,
+    /// How many dead letters lanes have.
+    pub(crate) letters: Letters,
     /// The first event whose rows are there; the log may begin beyond it.
     pub(crate) first: u64,
     pub(crate) looked: Option<Instant>,
@@ -177,6 +180,7 @@ impl Writer {
                 self.committed(events, answers, saves)
             }
             Err(error) if is_full(&error) => {
+                self.letters.forget();
                 for (_, fingerprint) in &events {
                     self.seen.remove(fingerprint);
                 }
@@ -243,7 +247,8 @@ impl Writer {
     ) -> rusqlite::Result<Option<Removed>> {
         let oldest = self.shared.oldest.load(Ordering::Acquire);
         let mut removed = None;
-        let transaction = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let Self { db, letters, shared, .. } = self;
+        let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         for (event, fingerprint) in events {
             insert(&transaction, event, fingerprint)?;
         }
@@ -259,6 +264,9 @@ impl Writer {
             }
             for lane in &changes.lanes {
                 save_lane(&transaction, lane)?;
+                if !lane.dead.is_empty() {
+                    letters.bound(&transaction, &lane.lane, lane.dead.len(), &shared.letters_removed)?;
+                }
             }
             if let Some(before) = changes.remove_before.filter(|before| before.0 > oldest) {
                 removed = Some(begin_at(&transaction, oldest, before)?);

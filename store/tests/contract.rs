@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidings_store::{
-    AppendError, Appended, Changes, Cursor, DeadLetter, EventHead, LaneChange, Lookup, NewEvent,
-    ReplayProgress, RetryRow, Seq, Settings, SqliteStore, Store, StoreError,
+    AppendError, Appended, Changes, Cursor, DeadLetter, EventHead, LaneChange, Lookup, MAX_DEAD_LETTERS,
+    NewEvent, ReplayProgress, RetryRow, Seq, Settings, SqliteStore, Store, StoreError,
 };
 
 fn settings(dir: &TempDir) -> Settings {
@@ -319,6 +319,31 @@ async fn what_is_due_stays_until_it_is_removed_and_goes_with_what_is_said_of_it(
         assert_eq!(store.dead_letters("shop/a", 10).unwrap(), [letter(5)]);
         assert_eq!(store.dead_between("shop/a", Seq(0), Seq(9)).unwrap(), [Seq(5)].into());
     }
+}
+
+#[tokio::test]
+async fn a_lane_keeps_its_newest_dead_letters_and_no_more_than_its_share() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    let given_up = |name: &str, seqs: std::ops::RangeInclusive<u64>| {
+        let mut change = lane(name, cursor(name, 0));
+        change.dead = seqs.map(letter).collect();
+        change
+    };
+    save_lanes(&store, vec![given_up("shop/quiet", 1..=50)]).await;
+    for round in 0..25 {
+        save_lanes(&store, vec![given_up("shop/loud", round * 1000 + 1..=(round + 1) * 1000)]).await;
+    }
+    let lanes = store.lanes().unwrap();
+    let (loud, quiet) = (lanes[0].dead_letters, lanes[1].dead_letters);
+    assert!((MAX_DEAD_LETTERS..=MAX_DEAD_LETTERS + MAX_DEAD_LETTERS / 10).contains(&loud), "{loud}");
+    assert_eq!((quiet, store.dead_letters_removed()), (50, 25_000 - loud));
+    assert_eq!(store.dead_letters("shop/loud", 1).unwrap(), [letter(25_000)], "the newest");
+    // Another process goes on with what there is.
+    drop(store);
+    let store = SqliteStore::open(settings(&dir)).unwrap();
+    save_lanes(&store, vec![given_up("shop/loud", 25_001..=27_000)]).await;
+    assert!(store.lanes().unwrap()[0].dead_letters <= MAX_DEAD_LETTERS + MAX_DEAD_LETTERS / 10);
 }
 
 #[tokio::test]

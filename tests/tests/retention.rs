@@ -36,7 +36,10 @@ fn number(webhook: &Value, name: &str) -> u64 {
 
 /// The sum of where an event can be.
 fn accounted(webhook: &Value) -> u64 {
-    ["delivered", "deadLettered", "dropped", "expired", "pending"].map(|name| number(webhook, name)).iter().sum()
+    ["delivered", "deadLettered", "dropped", "expired", "pending"]
+        .map(|name| number(webhook, name))
+        .iter()
+        .sum()
 }
 
 /// Waits until retention has left no more than fits, and each acknowledged event is in one number.
@@ -129,7 +132,8 @@ async fn a_webhook_that_is_out_of_the_plan_finds_what_retention_took_meanwhile_i
     assert!(number(&users, "expired") > 300, "{users}");
     assert!(sidecar.metric("tidings_events_expired_absent_total ").await.is_some());
     receiver.now_answering(|_, _| Reply::Status(200));
-    let settled = sidecar.wait_webhook("shop/users", "nothing waits", |webhook| webhook["pending"] == 0).await;
+    let settled =
+        sidecar.wait_webhook("shop/users", "nothing waits", |webhook| webhook["pending"] == 0).await;
     assert_eq!(accounted(&settled), 480, "{settled}");
 }
 

@@ -55,6 +55,12 @@ var nights = []night{
 		tidings_events_refused_total{reason="NoSpace",` + server + `} 0x717 1+9x2
 		tidings_store_free_bytes{` + server + `} 2000000000x700 60000000x20`,
 		[]string{"TidingsEventsLost", "TidingsStoreNearlyFull"}},
+	{"a Webhook comes back to the plan, and lost events meanwhile", leader + `
+		tidings_webhook_expired_total{` + mail + `} _x715 1788x5`,
+		[]string{"TidingsEventsExpired"}},
+	{"another pod goes on with the volume of a Webhook that lost events long ago", leader + `
+		tidings_webhook_expired_total{` + mail + `} 7x700 _x20
+		tidings_webhook_expired_total{` + strings.Replace(mail, "logto-0", "logto-1", 1) + `} _x701 7x19`, nil},
 	{"the disk damages an event", leader + `
 		tidings_store_damaged_events_total{` + server + `} 0x700 1x20`,
 		[]string{"TidingsEventsDamaged"}},
