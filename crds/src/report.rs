@@ -121,6 +121,12 @@ pub struct WebhookReport {
     pub pending: i64,
     /// Events that were given up.
     pub dead_lettered: i64,
+    /// Events that retention removed before they were delivered.
+    #[serde(default)]
+    pub expired: i64,
+    /// Events that the filter or a change of the Webhook dropped.
+    #[serde(default)]
+    pub dropped: i64,
     /// When the oldest event that waits was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("format" = "date-time"))]

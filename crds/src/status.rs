@@ -102,6 +102,12 @@ pub struct SourceTally {
     pub failed: i64,
     /// Events that were given up.
     pub dead_lettered: i64,
+    /// Events that retention removed before they were delivered.
+    #[serde(default)]
+    pub expired: i64,
+    /// Events that the filter or a change of the Webhook dropped.
+    #[serde(default)]
+    pub dropped: i64,
 }
 
 /// How many sidecars there are.

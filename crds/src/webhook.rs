@@ -45,6 +45,7 @@ const HOST: &str = r"^[A-Za-z0-9._:-]+$";
     printcolumn = r#"{"name":"Events","type":"string","jsonPath":".spec.events","priority":1,"description":"The events that it selects."}"#,
     printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.failed","priority":1,"description":"Attempts that failed."}"#,
     printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.deadLettered","priority":1,"description":"Events that were given up."}"#,
+    printcolumn = r#"{"name":"Expired","type":"integer","jsonPath":".status.expired","priority":1,"description":"Events that retention removed before they were delivered."}"#,
     printcolumn = r#"{"name":"Last-Failure","type":"date","jsonPath":".status.lastFailure.time","priority":1,"description":"How long ago an attempt failed."}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.lastFailure.reason","priority":1,"description":"Why the last attempt failed that did, in one word; it stays after a success."}"#
 )]
@@ -311,6 +312,10 @@ pub struct WebhookStatus {
     pub pending: i64,
     /// Events that were given up.
     pub dead_lettered: i64,
+    /// Events that the sidecar's retention removed before they were delivered: they are lost for this Webhook.
+    pub expired: i64,
+    /// Events that the filter or a change of the Webhook dropped.
+    pub dropped: i64,
     /// When the oldest event that waits was received.
     #[schemars(length(max = 64), extend("format" = "date-time"))]
     pub oldest_pending_time: Option<String>,

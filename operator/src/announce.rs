@@ -23,10 +23,8 @@ pub(crate) fn announcements(written: &Desired) -> Vec<Announcement> {
         return Vec::new();
     }
     let (before, after) = (&written.before.value(), &written.status.value());
-    [delivering(before, after), exhausted(before, after), blocked(before, after)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let lost = [exhausted(before, after), expired(before, after)];
+    [delivering(before, after), blocked(before, after)].into_iter().chain(lost).flatten().collect()
 }
 
 /// Another signing key is in use.
@@ -66,6 +64,19 @@ fn exhausted(before: &Value, after: &Value) -> Option<Announcement> {
         reason: Reason::DeliveriesExhausted,
         warning: true,
         note: format!("{more} more events were given up, {} in all: see the dead letters; a WebhookReplay delivers them again", dead(after)),
+    })
+}
+
+fn expired(before: &Value, after: &Value) -> Option<Announcement> {
+    let expired = |status: &Value| status["expired"].as_i64().unwrap_or_default();
+    let more = expired(after) - expired(before);
+    (more > 0).then(|| Announcement {
+        reason: Reason::EventsExpired,
+        warning: true,
+        note: format!(
+            "retention removed {more} more events before they were delivered, {} in all",
+            expired(after)
+        ),
     })
 }
 
@@ -117,6 +128,12 @@ mod tests {
         assert_eq!(told(bad, open.clone()), [(Reason::CircuitOpened, true)]);
         assert_eq!(told(open, good.clone()), [(Reason::DeliveryRecovered, false)]);
         assert_eq!(told(json!({}), good), [], "the first delivery is no recovery");
+    }
+
+    #[test]
+    fn what_retention_took_is_told() {
+        assert_eq!(told(json!({}), json!({ "expired": 1788 })), [(Reason::EventsExpired, true)]);
+        assert_eq!(told(json!({ "expired": 1788 }), json!({ "expired": 1788 })), []);
     }
 
     #[test]

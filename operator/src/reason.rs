@@ -143,6 +143,9 @@ reasons! {
     /// An event was given up; it is among the dead letters and can be replayed.
     DeliveriesExhausted in [Event]:
         "Mend the receiver, then apply a WebhookReplay with only: Failed; the sidecar's /deadletters lists what was given up.",
+    /// The sidecar's retention removed events before they were delivered: they are lost for this Webhook.
+    EventsExpired in [Event]:
+        "Fix the receiver as Delivering tells, or resume or delete the Webhook; to gain time, have the platform team raise the sidecar's --max-bytes and --max-age-seconds.",
     /// Another signing key is in use.
     SecretRotated in [Event]:
         "Nothing to do where you changed the Secret; a receiver that refuses signatures now needs the new key, and the old one as previousSigningKey gives it time.",

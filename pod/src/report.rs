@@ -128,7 +128,8 @@ pub fn says_the_same(one: &DeliveryReportSpec, other: &DeliveryReportSpec) -> bo
 /// Something was delivered, failed, waits or was given up.
 fn is_telling(snapshot: &Snapshot) -> bool {
     let tally = &snapshot.tally;
-    [tally.delivered, tally.failed, tally.dead_lettered, snapshot.pending].iter().any(|count| *count > 0)
+    let lost = [tally.dead_lettered, tally.expired, tally.dropped];
+    [tally.delivered, tally.failed, snapshot.pending].iter().chain(&lost).any(|count| *count > 0)
 }
 
 fn webhook(snapshot: &Snapshot) -> WebhookReport {
@@ -145,6 +146,8 @@ fn webhook(snapshot: &Snapshot) -> WebhookReport {
         failed: number(tally.failed),
         pending: number(*pending),
         dead_lettered: number(tally.dead_lettered),
+        expired: number(tally.expired),
+        dropped: number(tally.dropped),
         oldest_pending_time: known(*oldest_pending_ms),
         last_success: tally.last_success.as_ref().map(success),
         last_failure: tally.last_failure.as_ref().map(failure),

@@ -176,7 +176,9 @@ impl Writer {
         let (events, answers) = self.number(appends);
         match self.transact(&events, saves.iter().map(|(changes, _)| &**changes)) {
             Ok(removed) => {
-                removed.iter().for_each(|removed| self.removed(removed));
+                if let Some(removed) = removed {
+                    self.removed(&removed);
+                }
                 self.committed(events, answers, saves)
             }
             Err(error) if is_full(&error) => {

@@ -155,12 +155,14 @@ impl Reports {
 type Tallies = HashMap<String, BTreeMap<String, SourceTally>>;
 
 fn tally(tallies: &mut Tallies, store: &str, report: &WebhookReport) {
-    let WebhookReport { uid, delivered, failed, dead_lettered, .. } = report;
+    let WebhookReport { uid, delivered, failed, dead_lettered, expired, dropped, .. } = report;
     let tally = SourceTally {
         store: store.to_owned(),
         delivered: *delivered,
         failed: *failed,
         dead_lettered: *dead_lettered,
+        expired: *expired,
+        dropped: *dropped,
     };
     tallies.entry(uid.clone()).or_default().insert(store.to_owned(), tally);
 }

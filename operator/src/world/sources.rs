@@ -67,4 +67,6 @@ fn fold(sources: &mut Vec<SourceTally>, at: usize) {
     gone.delivered += old.delivered;
     gone.failed += old.failed;
     gone.dead_lettered += old.dead_lettered;
+    gone.expired += old.expired;
+    gone.dropped += old.dropped;
 }

@@ -235,6 +235,8 @@ fn tallied(before: &WebhookStatus, reports: &[&WebhookReport], sources: Vec<Sour
         delivered: sources.iter().map(|source| source.delivered).sum(),
         failed: sources.iter().map(|source| source.failed).sum(),
         dead_lettered: sources.iter().map(|source| source.dead_lettered).sum(),
+        expired: sources.iter().map(|source| source.expired).sum(),
+        dropped: sources.iter().map(|source| source.dropped).sum(),
         sources,
         last_success: before.last_success.clone(),
         last_failure: before.last_failure.clone(),

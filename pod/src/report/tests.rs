@@ -144,3 +144,11 @@ fn an_attempt_that_is_due_at_once_has_no_time() {
     let probing = Snapshot { next_attempt_ms: Some(0), ..snapshot(0, delivered(1)) };
     assert_eq!(parts(&observed(vec![probing]))[0].webhooks[0].next_attempt_time, None);
 }
+
+#[test]
+fn what_was_lost_is_reported_also_of_a_webhook_to_which_nothing_else_happened() {
+    let tally = Tally { expired: 1788, dropped: 2, ..Tally::default() };
+    let parts = parts(&observed(vec![snapshot(1, tally), snapshot(2, Tally::default())]));
+    let [webhook] = parts[0].webhooks.as_slice() else { panic!("{parts:?}") };
+    assert_eq!((webhook.expired, webhook.dropped), (1788, 2));
+}
