@@ -56,5 +56,5 @@ fn kubectl_shows_the_columns_of_a_webhook() {
     let names: Vec<_> = columns.iter().map(|column| column["name"].as_str().unwrap()).collect();
     let expected = ["Ready", "Delivering", "Endpoint", "Delivered", "Pending", "Last-Success", "Age"];
     assert_eq!(names[..7], expected);
-    assert_eq!(names[7..], ["Events", "Failed", "Dead", "Last-Failure", "Reason"]);
+    assert_eq!(names[7..], ["Events", "Failed", "Dead", "Expired", "Last-Failure", "Reason"]);
 }

@@ -116,8 +116,7 @@ impl Book {
         let above = self.first_attempts.split_off(&before);
         for (seq, received_ms) in std::mem::replace(&mut self.first_attempts, above) {
             let key = self.keys.iter().find(|(_, key)| key.going == seq).map_or(0, |(key, _)| *key);
-            self.rows.insert(seq, Row { attempts: 0, first_attempt_ms: 0, due_ms: 0, key, received_ms });
-            self.changed_rows.insert(seq);
+            self.put_row(seq, Row { key, received_ms, ..Row::UNTRIED });
         }
     }
 
@@ -140,6 +139,7 @@ impl Book {
             self.settle(*seq, row.key);
             self.due.remove(&(row.due_ms, *seq));
             self.due_replayed.remove(&(row.due_ms, *seq));
+            self.failing.remove(&(row.first_attempt_ms, *seq));
         }
         waiting.len() as u64
     }

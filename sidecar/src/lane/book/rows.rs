@@ -119,7 +119,7 @@ impl Book {
         }
     }
 
-    fn put_row(&mut self, seq: Seq, row: Row) {
+    pub(super) fn put_row(&mut self, seq: Seq, row: Row) {
         self.rows.insert(seq, row);
         self.changed_rows.insert(seq);
         self.touch();
