@@ -1,17 +1,18 @@
 //! The commands that ask a cluster, or its sidecars.
 //!
 //! ```text
-//! connect --> sidecars: the Webhook's AuthServer -> its DeliveryReports -> pods -> admin port
-//!    |           |
-//!    |           +--> deliveries, dead_letters, test_event
-//!    +--------------> replay, doctor, check
+//! gateway: the operator's API, by the API server's service proxy ----------+
+//! connect --> sidecars: AuthServer -> DeliveryReports -> pods -> admin port +--> deliveries, dead_letters, test_event
+//!    +--> replay, doctor, check
 //! ```
 //!
-//! With `--admin URL` the sidecars are named by hand, and no API server is asked. Nothing here ever prints
-//! a Secret.
+//! The operator's API is asked first; where it cannot be used, or with `--port-forward`, a port is forwarded to each
+//! sidecar. With `--admin URL` the sidecars are named by hand, and no API server is asked. Nothing here ever prints
+//! a Secret or a token.
 
 mod connect;
 mod exchange;
+mod gateway;
 mod sidecars;
 
 pub(crate) mod check;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use tidings_plan::ObjectName;
 
 use crate::{FAILED, USAGE, program};
 use connect::Failure;
@@ -53,6 +55,17 @@ pub(crate) struct SidecarArguments {
     /// A sidecar's admin address, such as <http://127.0.0.1:8788>: asks it, and no cluster. May be repeated.
     #[arg(long, value_name = "URL", value_parser = AdminUrl::parse)]
     admin: Vec<AdminUrl>,
+    /// Forwards a port to each sidecar instead of asking the operator's API; needs pods/portforward in the
+    /// AuthServer's namespace.
+    #[arg(long, conflicts_with = "admin")]
+    port_forward: bool,
+    /// The Service of the operator's API.
+    #[arg(long, value_name = "NAMESPACE/SERVICE", default_value = "tidings-system/tidings-operator", value_parser = service)]
+    operator: ObjectName,
+}
+
+fn service(text: &str) -> Result<ObjectName, String> {
+    ObjectName::parse(text).ok_or_else(|| "write it as NAMESPACE/SERVICE".to_owned())
 }
 
 /// How a list is printed.

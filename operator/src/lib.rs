@@ -39,6 +39,8 @@ pub mod status;
 
 pub mod run;
 
+pub mod access;
+
 pub mod surface;
 
 pub mod metrics;

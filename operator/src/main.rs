@@ -10,6 +10,7 @@ use clap::Parser;
 use kube::Client;
 use kube::client::ClientBuilder;
 use tidings_election::{Election, Settings, SettingsError, Timing};
+use tidings_operator::access::{Access, ServeError};
 use tidings_operator::metrics::Metrics;
 use tidings_operator::run::Operator;
 use tidings_operator::surface::{Problems, Surface};
@@ -33,6 +34,9 @@ struct Arguments {
     /// Where /livez, /readyz and /metrics are.
     #[arg(long, default_value = "127.0.0.1:8789", env = "TIDINGS_ADMIN_LISTEN")]
     admin_listen: SocketAddr,
+    /// Where the HTTPS API for teams is, which the API server's service proxy reaches; without it there is none.
+    #[arg(long, value_name = "ADDRESS", env = "TIDINGS_API_LISTEN")]
+    api_listen: Option<SocketAddr>,
     /// The namespace of the Lease by which one of several operators leads.
     #[arg(long, default_value = "tidings-system", value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     lease_namespace: String,
@@ -66,8 +70,10 @@ enum OperatorError {
     Client(#[from] kube::Error),
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("cannot listen on {address}: {source}; end what listens there, or choose another --admin-listen")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {address}: {source}; end what listens there, or choose another {option}")]
+    Listen { address: SocketAddr, source: std::io::Error, option: &'static str },
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error("a part of the operator ended; the log tells why")]
@@ -101,18 +107,22 @@ async fn run(arguments: Arguments) -> Result<(), OperatorError> {
     let client = client(&metrics).await?;
     let (problems, scope) = (Problems::default(), arguments.scope());
     let surface = Surface::new(problems.clone(), metrics.clone());
-    let address = arguments.admin_listen;
-    let listener =
-        TcpListener::bind(address).await.map_err(|source| OperatorError::Listen { address, source })?;
-    say_ready(&listener)?;
+    let listener = listen(arguments.admin_listen, "--admin-listen").await?;
+    let api = match arguments.api_listen {
+        Some(address) => Some(listen(address, "--api-listen").await?),
+        None => None,
+    };
+    say_ready(&listener, api.as_ref())?;
     let serving = tokio::spawn(surface.clone().serve(listener));
+    let (access, lookups) = Access::new(client.clone(), nobody().await?, metrics.clone());
     let election = Election::start(client.clone(), settings);
     let lead = election.lead();
     let operator = Operator::start(&client, &scope, &arguments.identity, lead, surface, &problems, metrics)
         .with_grace(arguments.sidecar_grace_seconds);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let ended = tokio::select! {
-        () = operator.run() => Err(OperatorError::PartEnded),
+        () = operator.run(lookups) => Err(OperatorError::PartEnded),
+        result = serve(access, api) => Err(result.map_or_else(Into::into, |()| OperatorError::PartEnded)),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -121,6 +131,26 @@ async fn run(arguments: Arguments) -> Result<(), OperatorError> {
     tracing::info!(?resignation, "the operator ends");
     serving.abort();
     ended
+}
+
+async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, OperatorError> {
+    TcpListener::bind(address).await.map_err(|source| OperatorError::Listen { address, source, option })
+}
+
+/// Serves the API for teams, where it has an address.
+async fn serve(access: Access, listener: Option<TcpListener>) -> Result<(), ServeError> {
+    match listener {
+        Some(listener) => access.serve(listener).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A client without credentials: each of its requests carries a person's token.
+async fn nobody() -> Result<Client, OperatorError> {
+    let mut config = kube::Config::infer().await?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.auth_info = kube::config::AuthInfo::default();
+    Ok(Client::try_from(config)?)
 }
 
 /// A client that counts its requests.
@@ -137,9 +167,13 @@ async fn client(metrics: &Metrics) -> Result<Client, OperatorError> {
     Ok(builder.with_layer(&tower::util::MapRequestLayer::new(count)).build())
 }
 
-fn say_ready(listener: &TcpListener) -> Result<(), std::io::Error> {
+fn say_ready(listener: &TcpListener, api: Option<&TcpListener>) -> Result<(), std::io::Error> {
     use std::io::Write as _;
-    let line = format!("started admin=http://{}\n", listener.local_addr()?);
+    let api = match api {
+        Some(listener) => format!(" api=https://{}", listener.local_addr()?),
+        None => String::new(),
+    };
+    let line = format!("started admin=http://{}{api}\n", listener.local_addr()?);
     // A standard output that nobody reads any more is no reason to end.
     let _ = std::io::stdout().write_all(line.as_bytes());
     Ok(())

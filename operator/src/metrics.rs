@@ -36,6 +36,12 @@ struct Numbers {
     queue: Gauge,
     leads: Gauge,
     events_dropped: Counter,
+    questions: Family<OutcomeLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -78,6 +84,7 @@ impl Default for Metrics {
             queue: Gauge::default(),
             leads: Gauge::default(),
             events_dropped: Counter::default(),
+            questions: Family::default(),
         };
         numbers.register();
         Self(Arc::new(numbers))
@@ -128,10 +135,20 @@ impl Numbers {
             "Kubernetes Events dropped since too many waited",
             self.events_dropped.clone(),
         );
+        registry.register(
+            "access_questions",
+            "Questions to the API for teams, by what became of them",
+            self.questions.clone(),
+        );
     }
 }
 
 impl Metrics {
+    /// A question to the API for teams: `Answered`, or why it was refused.
+    pub(crate) fn asked(&self, outcome: &'static str) {
+        self.0.questions.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
     /// A round in which changes were judged.
     pub fn reconciled(&self, took: Duration, changes: usize) {
         let result = if changes > 0 { "changed" } else { "unchanged" };

@@ -21,8 +21,9 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, Resource as _};
 use tidings_crds::AuthServer;
 use tidings_election::{Lead, LeadershipLost, Permit};
-use tidings_plan::shards::{self, HEAD_KEY, Head, SHARD_KEY, Shard, ShardError, ShardRef};
+use tidings_plan::shards::{self, ADMIN_KEY, HEAD_KEY, Head, SHARD_KEY, Shard, ShardError, ShardRef};
 use tidings_plan::{ObjectName, Plan, WebhookPlan};
+use tidings_signature::question::KEY_BYTES;
 use tokio::sync::{mpsc, watch};
 
 use crate::metrics::Metrics;
@@ -60,6 +61,8 @@ struct Known {
     slots: BTreeMap<usize, String>,
     /// The Webhooks for which it had no room.
     without_room: BTreeSet<ObjectName>,
+    /// By which questions to the sidecars are signed; `None` where an older operator dropped it.
+    admin_key: Option<Vec<u8>>,
 }
 
 /// A plan as it can be published: its shards, and who is not in it.
@@ -215,6 +218,10 @@ impl Publisher {
         {
             self.known.insert(name.clone(), known);
         }
+        let writer = Writer { api: api.clone(), lead, name, owner, metrics: &self.metrics };
+        if let Some(known) = self.known.get_mut(name).filter(|known| known.owner == owner) {
+            writer.add_admin_key(known).await?;
+        }
         let known = self.known.get(name);
         let pool = known.filter(|known| known.owner == owner);
         if let Some(known) = pool.filter(|known| known.head.digest == plan.digest()) {
@@ -226,7 +233,6 @@ impl Publisher {
             return Ok(Published { without_room, ..known.published(&packed.plan) });
         }
         let plan = Arc::clone(&packed.plan);
-        let writer = Writer { api, lead, name, owner, metrics: &self.metrics };
         let published = writer.write(packed, known, pool).await?;
         let Published { plan, generation, without_room } = published.published(&plan);
         self.known.insert(name.clone(), published);
@@ -302,6 +308,8 @@ async fn read(api: &Api<Secret>, name: &ObjectName) -> Result<Option<Known>, kub
     let owners = secret.metadata.owner_references.unwrap_or_default();
     let version = secret.metadata.resource_version.unwrap_or_default();
     let owner = owners.first().map(|owner| owner.uid.clone()).unwrap_or_default();
+    let admin_key = secret.data.as_ref().and_then(|data| data.get(ADMIN_KEY));
+    let admin_key = admin_key.map(|key| key.0.clone()).filter(|key| key.len() >= KEY_BYTES);
     let Some(head) = head else {
         // Written anew, over what is there.
         let head = Head::in_place_of(bytes.map_or(&[], |bytes| &bytes.0));
@@ -311,12 +319,13 @@ async fn read(api: &Api<Secret>, name: &ObjectName) -> Result<Option<Known>, kub
             version,
             slots: BTreeMap::new(),
             without_room: BTreeSet::new(),
+            admin_key,
         }));
     };
     let slots = whole_slots(api, name, &head).await?;
     // A shard is missing, or is not the one that was published: nothing of this plan is used again.
     let owner = if slots.len() == head.shards.len() { owner } else { String::new() };
-    Ok(Some(Known { head, owner, version, slots, without_room: BTreeSet::new() }))
+    Ok(Some(Known { head, owner, version, slots, without_room: BTreeSet::new(), admin_key }))
 }
 
 /// The versions of those shards that are what the head says.
@@ -374,8 +383,10 @@ impl Writer<'_> {
             refs.push(named);
         }
         let head = Head::new(before.map_or(0, |known| known.head.generation) + 1, &plan, refs);
-        let version = self.put_head(&head, before).await?;
-        let known = Known { head, owner: self.owner.to_owned(), version, slots, without_room };
+        let key = pool.and_then(|known| known.admin_key.clone()).unwrap_or_else(new_admin_key);
+        let version = self.put_head(&head, key.clone(), before).await?;
+        let owner = self.owner.to_owned();
+        let known = Known { head, owner, version, slots, without_room, admin_key: Some(key) };
         self.clear(before, &known.head).await?;
         Ok(known)
     }
@@ -392,8 +403,24 @@ impl Writer<'_> {
         Ok((ShardRef { slot, digest }, written.metadata.resource_version))
     }
 
-    async fn put_head(&self, head: &Head, before: Option<&Known>) -> Result<String, PublishError> {
+    /// Gives the plan as it is published the key that it lacks; its number stays.
+    async fn add_admin_key(&self, known: &mut Known) -> Result<(), PublishError> {
+        if known.admin_key.is_none() {
+            let key = new_admin_key();
+            known.version = self.put_head(&known.head, key.clone(), Some(known)).await?;
+            known.admin_key = Some(key);
+        }
+        Ok(())
+    }
+
+    async fn put_head(
+        &self,
+        head: &Head,
+        admin_key: Vec<u8>,
+        before: Option<&Known>,
+    ) -> Result<String, PublishError> {
         let mut secret = self.secret(shards::head_name(self.name), HEAD_KEY, head.to_json());
+        secret.data.get_or_insert_default().insert(ADMIN_KEY.to_owned(), ByteString(admin_key));
         let permit = self.lead.permit()?;
         let written = match before {
             Some(known) => {
@@ -460,6 +487,11 @@ impl Writer<'_> {
             ..Secret::default()
         }
     }
+}
+
+/// From the system's randomness.
+fn new_admin_key() -> Vec<u8> {
+    rand::random::<[u8; KEY_BYTES]>().to_vec()
 }
 
 /// As much of a name as a label's value holds; a name may have a dash or a dot where that ends, a label not.

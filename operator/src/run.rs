@@ -18,6 +18,7 @@ use tidings_election::Lead;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::access::Lookup;
 use crate::expire::Expiry;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Request};
@@ -96,8 +97,8 @@ impl Operator {
         Self { world: self.world.with_grace(seconds), ..self }
     }
 
-    /// Works until one of its tasks panics; to be dropped at the end.
-    pub async fn run(mut self) {
+    /// Works until one of its tasks panics; to be dropped at the end. It tells who asks where sidecars are.
+    pub async fn run(mut self, mut lookups: mpsc::Receiver<Lookup>) {
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         loop {
             tokio::select! {
@@ -105,6 +106,10 @@ impl Operator {
                     Some(change) => self.gather(change).await,
                     None => return,
                 },
+                Some(lookup) = lookups.recv() => {
+                    lookup.answer(|webhook| self.world.locate(webhook));
+                    continue;
+                }
                 _ = self.lead.changed() => self.lead_changed(),
                 _ = tidy.tick() => {
                     self.writer.statuses().lock().tidy(Instant::now());

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStream, TryStreamExt as _};
@@ -41,6 +42,10 @@ const POD_SLICES: &str =
 /// The slices that somebody else made.
 const FOREIGN_SLICES: &str =
     "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io,kubernetes.io/service-name";
+
+/// The sidecar's admin port: its name in the pod, and its number where a pod has no port of that name.
+const ADMIN_PORT_NAME: &str = "tidings-admin";
+const ADMIN_PORT: u16 = 8788;
 
 /// Where objects are watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -395,13 +400,25 @@ async fn pods(client: Client, server: ObjectName, selector: String, sink: Sink) 
     }
 }
 
-fn state(pod: &KubePod) -> Pod {
+/// What is told of a pod.
+pub(crate) fn state(pod: &KubePod) -> Pod {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let is_ready = conditions
         .into_iter()
         .flatten()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    Pod { ready: is_ready && pod.metadata.deletion_timestamp.is_none() }
+    Pod { ready: is_ready && pod.metadata.deletion_timestamp.is_none(), admin: admin_of(pod) }
+}
+
+/// The sidecar's admin port: the pod's address, which the kubelet writes, and the container port of that name.
+fn admin_of(pod: &KubePod) -> Option<SocketAddr> {
+    let address: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    let spec = pod.spec.as_ref()?;
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let named = ports.find(|port| port.name.as_deref() == Some(ADMIN_PORT_NAME));
+    let port = named.map_or(Some(ADMIN_PORT), |port| u16::try_from(port.container_port).ok())?;
+    Some(SocketAddr::new(address, port))
 }
 
 /// A selector as the API server takes it in a query.

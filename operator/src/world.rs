@@ -12,6 +12,7 @@
 
 pub mod change;
 mod grace;
+mod locate;
 mod queue;
 mod replays;
 mod secrets;
@@ -39,6 +40,7 @@ use secrets::{SecretState, User, Wants};
 use sidecars::{Reports, Sidecar};
 
 pub use grace::GRACE_SECONDS;
+pub use locate::{Location, NotLocated, Place};
 pub(crate) use replays::{webhook_of as webhook_of_replay, window as window_of_replay};
 pub use statuses::{Desired, StatusText};
 

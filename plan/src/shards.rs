@@ -42,6 +42,10 @@ const SLOT_PREFIX: &str = "tidings-shard-";
 /// The head's key in its Secret.
 pub const HEAD_KEY: &str = "head.json";
 
+/// The key, beside the head, by which the operator's questions to a sidecar's admin port are signed. It is no part of
+/// the plan: an operator that does not know it drops it, and the next one that does makes another.
+pub const ADMIN_KEY: &str = "admin.key";
+
 /// A shard's key in its Secret.
 pub const SHARD_KEY: &str = "shard.json.gz";
 

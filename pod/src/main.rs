@@ -132,7 +132,7 @@ async fn in_cluster(
     let (events, admin) = (sidecar.events_address(), sidecar.admin_address());
     tracing::info!(%auth_server, pod = pod.name, %events, %admin, "the plan is looked for in the cluster");
     let applier = sidecar.applier();
-    let plan = PlanSecret::new(client, auth_server.clone(), applier.clone(), signs);
+    let plan = PlanSecret::new(client, auth_server.clone(), pod.name.clone(), applier.clone(), signs);
     beside.follow(plan.follow());
     let unmatched = Unmatched::open(arguments.data_dir());
     beside.report(Reporter::new(applier, auth_server, pod.name, unmatched, newest));

@@ -17,9 +17,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, Client};
 use tidings_plan::ObjectName;
-use tidings_plan::shards::{self, HEAD_KEY, Head, SHARD_KEY, ShardError, ShardRef};
+use tidings_plan::shards::{self, ADMIN_KEY, HEAD_KEY, Head, SHARD_KEY, ShardError, ShardRef};
 use tidings_sidecar::engine::Applied;
 use tidings_sidecar::sidecar::Applier;
+use tidings_signature::question::AdminKey;
 
 use crate::Signs;
 use crate::backoff::Backoff;
@@ -38,6 +39,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub struct PlanSecret {
     secrets: Api<Secret>,
     auth_server: ObjectName,
+    /// The pod's name, which the operator's questions name.
+    pod: String,
     applier: Applier,
     signs: Arc<Signs>,
     /// The shards of the last head, by the digest of their bytes.
@@ -65,7 +68,13 @@ enum Setback {
 
 impl PlanSecret {
     /// To follow an AuthServer's plan. The plan that runs already, the last good one, is said to be ready.
-    pub fn new(client: Client, auth_server: ObjectName, applier: Applier, signs: Arc<Signs>) -> Self {
+    pub fn new(
+        client: Client,
+        auth_server: ObjectName,
+        pod: String,
+        applier: Applier,
+        signs: Arc<Signs>,
+    ) -> Self {
         let running = applier.engine().applied();
         let said_ready = !running.digest.is_empty();
         let secrets = Api::namespaced(client, &auth_server.namespace);
@@ -75,7 +84,7 @@ impl PlanSecret {
         }
         let backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let shards = BTreeMap::new();
-        Self { secrets, auth_server, applier, signs, shards, running, said_ready, told: None, backoff }
+        Self { secrets, auth_server, pod, applier, signs, shards, running, said_ready, told: None, backoff }
     }
 
     /// Follows it for ever.
@@ -131,11 +140,14 @@ impl PlanSecret {
 
     /// Runs the plan that a head names, unless it runs already.
     async fn consider(&mut self, object: &str, secret: Secret) -> Result<(), Setback> {
+        let admin_key = secret.data.as_ref().and_then(|data| data.get(ADMIN_KEY));
+        let admin_key = admin_key.and_then(|bytes| AdminKey::new(&bytes.0));
         let head = Head::from_json(&value(object, secret, HEAD_KEY)?)?;
         let frame = head.frame().map_err(ShardError::from)?;
         if frame.auth_server != self.auth_server {
             return Err(Setback::OfAnother(frame.auth_server));
         }
+        self.applier.admit(admin_key, &self.pod);
         if (head.generation, &head.digest) != (self.running.generation, &self.running.digest) {
             self.fetch(&head).await?;
             let pieces: Vec<_> =

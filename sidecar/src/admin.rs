@@ -6,7 +6,8 @@
 //!
 //! In a pod the kubelet and Prometheus come from outside: health and metrics answer anyone. Everything else
 //! tells of one team's deliveries, and answers only who is in the pod, as `kubectl port-forward` is; so the
-//! right to it is RBAC's.
+//! right to it is RBAC's. From outside of the pod the operator alone is answered, by its signature
+//! ([`crate::admit`]), and only about one Webhook: it has asked the API server for the rights of the person.
 
 mod scrapes;
 
@@ -19,8 +20,9 @@ use http_body_util::Full;
 use serde::Serialize;
 use serde_json::json;
 use tidings_plan::ObjectName;
-use tidings_store::Store;
+use tidings_store::{Store, wall_ms};
 
+use crate::admit::{Admission, Refused};
 use crate::front::Surface;
 use crate::lane::spec::Spec;
 use crate::serve::Peer;
@@ -39,18 +41,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The pages that answer anyone.
 const OPEN_PAGES: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 
+/// The pages that tell of one Webhook, which the operator may ask for from outside of the pod.
+const PAGES_OF_ONE: [&str; 4] = ["/deliveries", "/deadletters", "/webhooks", "/test"];
+
 /// Answers one request to the admin port.
 pub(crate) async fn answer<S: Store, B>(
     surface: Arc<Surface<S>>,
     request: Request<B>,
 ) -> Response<Full<Bytes>> {
-    let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_local());
-    if !is_local && !OPEN_PAGES.contains(&request.uri().path()) {
-        return refusal(
-            StatusCode::FORBIDDEN,
-            "LoopbackOnly",
-            "this page answers who is in the pod: use kubectl tidings, or kubectl port-forward",
-        );
+    if let Err(refused) = admit(&surface.admission, &request) {
+        let is_of_key = !matches!(refused, Refused::LoopbackOnly);
+        let status = if is_of_key { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+        return refusal(status, refused.as_str(), &refused.to_string());
     }
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
     match request.uri().path() {
@@ -86,12 +88,41 @@ async fn of_deliveries<S: Store, B>(surface: &Surface<S>, request: Request<B>) -
         "/deliveries" => deliveries(&parts, query),
         "/deadletters" => dead_letters(parts, query).await,
         "/replays" => json_of(&parts.engine.replays()),
-        "/webhooks" => json_of(&parts.engine.snapshots()),
+        "/webhooks" => webhooks(&parts, query),
         _ => refusal(
             StatusCode::NOT_FOUND,
             "NotFound",
             "there are /livez, /readyz, /startupz, /metrics, /webhooks, /replays, /deliveries?webhook=NAMESPACE/NAME, /deadletters?webhook=NAMESPACE/NAME, and POST /test?webhook=NAMESPACE/NAME",
         ),
+    }
+}
+
+/// Whether a request is answered: open pages always, others to who is in the pod, and those of one Webhook to the
+/// operator.
+fn admit<B>(admission: &Admission, request: &Request<B>) -> Result<(), Refused> {
+    let page = request.uri().path();
+    let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_local());
+    if is_local || OPEN_PAGES.contains(&page) {
+        return Ok(());
+    }
+    let is_of_one = webhook_of(request.uri().query().unwrap_or_default()).is_ok();
+    if !is_of_one || !PAGES_OF_ONE.contains(&page) {
+        return Err(Refused::LoopbackOnly);
+    }
+    admission.check(request.method(), request.uri(), request.headers(), wall_ms() / 1000)
+}
+
+/// How all Webhooks stand, or the one that is named.
+fn webhooks<S: Store>(parts: &Parts<S>, query: &str) -> Response<Full<Bytes>> {
+    let all = parts.engine.snapshots();
+    if query.is_empty() {
+        return json_of(&all);
+    }
+    match webhook_of(query) {
+        Ok(one) => json_of(
+            &all.into_iter().filter(|snapshot| snapshot.webhook == one.to_string()).collect::<Vec<_>>(),
+        ),
+        Err(refused) => *refused,
     }
 }
 

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tidings_store::{Store, StoreError, now_ms};
+use tidings_store::{Store, StoreError, now_ms, wall_ms};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admin::{self, Scrapes};
+use crate::admit::Admission;
 use crate::metrics::{Deliveries, Scrape};
 use crate::receive::{self, Counts};
 use crate::serve::{self, Limits};
@@ -50,6 +51,8 @@ pub(crate) struct Surface<S> {
     pub(crate) surroundings: OnceLock<Arc<dyn Surroundings>>,
     pub(crate) started: Instant,
     pub(crate) scrapes: Scrapes,
+    /// Who is answered from outside of the pod.
+    pub(crate) admission: Admission,
     /// Whether connections to the events port are taken.
     accepts: watch::Sender<bool>,
     /// Whether `/startupz` gave way to somebody.
@@ -88,6 +91,7 @@ impl<S: Store> Surface<S> {
             surroundings: OnceLock::new(),
             started: Instant::now(),
             scrapes: Scrapes::default(),
+            admission: Admission::new(wall_ms() / 1000),
             accepts: watch::Sender::new(false),
             gave_way: watch::Sender::new(false),
         }

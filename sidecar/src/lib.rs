@@ -47,6 +47,7 @@ pub mod tally;
 mod test_event;
 
 mod admin;
+mod admit;
 pub mod metrics;
 
 pub mod plans;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_plan::{Plan, Published};
+use tidings_signature::question::AdminKey;
 use tidings_store::{Settings, SqliteStore, Store, StoreError, clock_jumps, now_ms};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -333,6 +334,12 @@ impl Applier {
         let line = format!("ready events=http://{}/events admin=http://{}\n", self.events, self.admin);
         // A standard output that nobody reads any more is no reason to end.
         let _ = std::io::stdout().write_all(line.as_bytes());
+    }
+
+    /// Answers questions about one Webhook from outside of the pod, where they were signed with this key and for
+    /// this pod; with `None`, none.
+    pub fn admit(&self, key: Option<AdminKey>, pod: &str) {
+        self.surface.admission.set_key(key, pod);
     }
 
     /// The engine, for its numbers.

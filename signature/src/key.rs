@@ -79,11 +79,7 @@ impl SigningKey {
 
     /// Lower-case hex of the HMAC-SHA256 over the body, keyed by the key's text.
     pub fn logto_signature(&self, body: &[u8]) -> String {
-        self.logto_tag(body).iter().fold(String::with_capacity(64), |mut hex, byte| {
-            use fmt::Write as _;
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        to_hex(&self.logto_tag(body))
     }
 
     pub(crate) fn made_logto(&self, given: &[u8; 32], body: &[u8]) -> bool {
@@ -104,8 +100,17 @@ impl fmt::Debug for SigningKey {
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
-fn keyed(bytes: &[u8]) -> HmacSha256 {
+pub(crate) fn keyed(bytes: &[u8]) -> HmacSha256 {
     HmacSha256::new_from_slice(bytes).expect("HMAC takes keys of every length")
+}
+
+/// Writes 64 hex digits of lower case.
+pub(crate) fn to_hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        use fmt::Write as _;
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// Reads 64 hex digits of either case.

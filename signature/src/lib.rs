@@ -3,11 +3,13 @@
 //! ```text
 //! key text -> SigningKey -> sign(id, timestamp, body) -> webhook-signature, logto-signature-sha-256
 //! request head, body, key text -> verify -> Report, part by part
+//! question of the operator to a sidecar -> AdminKey -> tidings-signature
 //! ```
 //!
 //! It must never show a key: no error, no `Debug` and no report holds one.
 
 mod key;
+pub mod question;
 pub mod verify;
 
 pub use key::{KeyError, SigningKey};

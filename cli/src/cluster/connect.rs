@@ -155,6 +155,15 @@ impl Cluster {
         Ok(Self { client, namespace })
     }
 
+    /// What the kubeconfig says, with the namespace that is meant.
+    pub(super) async fn config(arguments: &ClusterArguments) -> Result<Config, Failure> {
+        let mut config = configure(arguments).await?;
+        if let Some(namespace) = &arguments.namespace {
+            config.default_namespace.clone_from(namespace);
+        }
+        Ok(config)
+    }
+
     /// The namespace that is meant where none is named; `None` without a kubeconfig.
     pub(super) async fn default_namespace(arguments: &ClusterArguments) -> Option<String> {
         match &arguments.namespace {

@@ -131,8 +131,9 @@ async fn once(target: &Target, output: ListOutput) -> Result<bool, Failure> {
 
 /// Prints what is new, for ever. A sidecar that does not answer is told once, and asked again.
 async fn watch(mut target: Target, output: ListOutput) -> Result<bool, Failure> {
-    let (mut seen, mut told, mut many) = (Seen::default(), HashSet::new(), target.has_many());
+    let (mut seen, mut told) = (Seen::default(), HashSet::new());
     let (pages, _) = those_that_answered("deliveries", target.ask_all("/deliveries").await)?;
+    let mut many = target.has_many();
     if output == ListOutput::Table {
         put(&table::line(
             &HEADINGS[..columns(many)].iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -144,7 +145,6 @@ async fn watch(mut target: Target, output: ListOutput) -> Result<bool, Failure> 
         tokio::time::sleep(LOOK_EVERY).await;
         if look.is_multiple_of(FIND_AGAIN) {
             target.refresh().await;
-            many = many || target.has_many();
         }
         let mut pages = Vec::new();
         for Answer { sidecar, result } in target.ask_all("/deliveries").await {
@@ -160,6 +160,7 @@ async fn watch(mut target: Target, output: ListOutput) -> Result<bool, Failure> 
                 }
             }
         }
+        many = many || target.has_many();
         print(&seen.new_ones(merged(pages)), output, many);
     }
     Ok(true)

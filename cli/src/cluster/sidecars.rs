@@ -12,6 +12,7 @@ use tidings_plan::ObjectName;
 
 use super::connect::{Ask, Cluster, Failure, TIDINGS};
 use super::exchange::{Sidecar, SidecarFailure};
+use super::gateway::Gateway;
 use super::{ClusterArguments, SidecarArguments};
 
 /// The label of a report: its `AuthServer`'s name.
@@ -20,10 +21,23 @@ const AUTH_SERVER_LABEL: &str = "tidings.dev/auth-server";
 /// The most bytes of a label's value.
 const MAX_LABEL_BYTES: usize = 63;
 
-/// A Webhook and the sidecars that deliver for it.
+/// A Webhook and the way to the sidecars that deliver for it.
 pub(super) struct Target {
     pub(super) webhook: ObjectName,
-    pub(super) sidecars: Vec<Sidecar>,
+    pub(super) way: Way,
+}
+
+/// The way to a Webhook's sidecars.
+pub(super) enum Way {
+    /// The operator asks them.
+    Operator(Box<Gateway>),
+    /// They are asked one by one.
+    Sidecars(Sidecars),
+}
+
+/// Sidecars that are asked one by one.
+pub(super) struct Sidecars {
+    pub(super) each: Vec<Sidecar>,
     /// Where they were found; nothing where they were named by hand.
     found_in: Option<(Cluster, ObjectName)>,
 }
@@ -31,19 +45,35 @@ pub(super) struct Target {
 // === impl Target ===
 
 impl Target {
-    /// Finds a Webhook's sidecars. There is at least one.
+    /// Finds the way to a Webhook's sidecars.
     pub(super) async fn find(text: &str, arguments: &SidecarArguments) -> Result<Self, Failure> {
-        let SidecarArguments { cluster: arguments, admin } = arguments;
+        let SidecarArguments { cluster: arguments, admin, port_forward, operator } = arguments;
         if !admin.is_empty() {
             let webhook = named_by_hand(text, arguments).await?;
-            let sidecars = admin.iter().cloned().map(Sidecar::at).collect();
-            return Ok(Self { webhook, sidecars, found_in: None });
+            let each = admin.iter().cloned().map(Sidecar::at).collect();
+            return Ok(Self { webhook, way: Way::Sidecars(Sidecars { each, found_in: None }) });
         }
+        if !port_forward {
+            let config = Cluster::config(arguments).await?;
+            let webhook = object_name(text, &config.default_namespace, arguments)?;
+            match Gateway::reach(&config, operator).await {
+                Ok(gateway) => return Ok(Self { webhook, way: Way::Operator(Box::new(gateway)) }),
+                Err(why) => eprintln!(
+                    "{}: the operator's API cannot be asked: {why}; a port is forwarded to each sidecar instead",
+                    crate::program()
+                ),
+            }
+        }
+        Self::forward(text, arguments).await
+    }
+
+    /// Finds a Webhook's sidecars, to each of which a port is forwarded. There is at least one.
+    async fn forward(text: &str, arguments: &ClusterArguments) -> Result<Self, Failure> {
         let cluster = Cluster::connect(arguments).await?;
         let webhook = object_name(text, &cluster.namespace, arguments)?;
         let server = tidings_operator::names(&get_webhook(&cluster, &webhook).await?, &webhook);
-        let sidecars = of_auth_server(&cluster, &server).await?;
-        if sidecars.is_empty() {
+        let each = of_auth_server(&cluster, &server).await?;
+        if each.is_empty() {
             return Err(Failure::Other(format!(
                 "no sidecar of AuthServer {server} has reported yet: is there a pod with a sidecar in namespace {}? `{} doctor {} -n {}` tells more",
                 server.namespace,
@@ -52,30 +82,39 @@ impl Target {
                 webhook.namespace
             )));
         }
-        Ok(Self { webhook, sidecars, found_in: Some((cluster, server)) })
+        Ok(Self { webhook, way: Way::Sidecars(Sidecars { each, found_in: Some((cluster, server)) }) })
     }
 
-    /// Looks for sidecars that came, and forgets those that went.
+    /// Looks for sidecars that came, and forgets those that went. The operator does so by itself.
     pub(super) async fn refresh(&mut self) {
-        let Some((cluster, server)) = &self.found_in else { return };
+        let Way::Sidecars(Sidecars { each, found_in: Some((cluster, server)) }) = &mut self.way else {
+            return;
+        };
         let Ok(found) = of_auth_server(cluster, server).await else { return };
-        self.sidecars.retain(|known| found.iter().any(|sidecar| sidecar.name == known.name));
+        each.retain(|known| found.iter().any(|sidecar| sidecar.name == known.name));
         for sidecar in found {
-            if !self.sidecars.iter().any(|known| known.name == sidecar.name) {
-                self.sidecars.push(sidecar);
+            if !each.iter().any(|known| known.name == sidecar.name) {
+                each.push(sidecar);
             }
         }
     }
 
-    /// Whether they must be told apart.
+    /// Whether they must be told apart; after they were asked.
     pub(super) fn has_many(&self) -> bool {
-        self.sidecars.len() > 1
+        match &self.way {
+            Way::Operator(gateway) => gateway.sidecars() > 1,
+            Way::Sidecars(sidecars) => sidecars.each.len() > 1,
+        }
     }
 
     /// A page of the Webhook, from every sidecar at once.
     pub(super) async fn ask_all<T: DeserializeOwned>(&self, page: &str) -> Vec<Answer<T>> {
+        let sidecars = match &self.way {
+            Way::Operator(gateway) => return gateway.all(&self.webhook, page).await,
+            Way::Sidecars(sidecars) => &sidecars.each,
+        };
         let page = self.page(page);
-        join_all(self.sidecars.iter().map(|sidecar| {
+        join_all(sidecars.iter().map(|sidecar| {
             let page = &page;
             async move { Answer { sidecar: sidecar.name.clone(), result: sidecar.get(page).await } }
         }))
@@ -84,17 +123,18 @@ impl Target {
 
     /// A page's path with the Webhook in its query.
     pub(super) fn page(&self, page: &str) -> String {
-        // Names of objects hold nothing that a query must escape, but a user may write anything.
-        let escape = |text: &str| {
-            text.bytes().fold(String::new(), |escaped, byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
-                    escaped + &char::from(byte).to_string()
-                }
-                other => escaped + &format!("%{other:02X}"),
-            })
-        };
         format!("{page}?webhook={}/{}", escape(&self.webhook.namespace), escape(&self.webhook.name))
     }
+}
+
+/// For a path or a query. Names of objects hold nothing that must be escaped, but a user may write anything.
+pub(super) fn escape(text: &str) -> String {
+    text.bytes().fold(String::new(), |escaped, byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            escaped + &char::from(byte).to_string()
+        }
+        other => escaped + &format!("%{other:02X}"),
+    })
 }
 
 /// What one sidecar said.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connect::Failure;
 use super::exchange::SidecarFailure;
-use super::sidecars::{Target, in_words};
+use super::sidecars::{Target, Way, in_words};
 use super::{SidecarArguments, TextOutput, put};
 
 /// The longest deadline that a Webhook may have, and what the sidecar needs around it.
@@ -76,9 +76,13 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 
 /// Sends it from the first sidecar that can be reached.
 async fn send(target: &Target) -> Result<Tested, Failure> {
+    let sidecars = match &target.way {
+        Way::Operator(gateway) => return gateway.post(&target.webhook, "/test", PATIENCE).await,
+        Way::Sidecars(sidecars) => &sidecars.each,
+    };
     let page = target.page("/test");
     let mut last = None;
-    for sidecar in &target.sidecars {
+    for sidecar in sidecars {
         match sidecar.post::<Tested>(&page, PATIENCE).await {
             Ok(tested) => return Ok(Tested { sidecar: sidecar.name.clone(), ..tested }),
             // It may have been sent: a second one from elsewhere would not be one event.

@@ -1,6 +1,7 @@
 //! What the watches tell the model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tidings_crds::{AuthServer, DeliveryReport, Webhook, WebhookReplay};
@@ -136,4 +137,6 @@ pub struct SecretContent {
 pub struct Pod {
     /// Whether it is ready, and not on its way out.
     pub ready: bool,
+    /// Where the sidecar's admin port is, once the pod has an address.
+    pub admin: Option<SocketAddr>,
 }

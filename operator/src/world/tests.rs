@@ -290,7 +290,8 @@ fn every_ready_pod_must_run_the_plan_and_a_pod_that_is_not_ready_is_not_waited_f
     );
     cluster.settle();
     let pods = |pods: &[(&str, bool)]| {
-        let pods = pods.iter().map(|(pod, ready)| ((*pod).to_owned(), Pod { ready: *ready })).collect();
+        let pods =
+            pods.iter().map(|(pod, ready)| ((*pod).to_owned(), Pod { ready: *ready, admin: None })).collect();
         Change::Pods(name("auth/logto"), pods)
     };
     cluster.world.apply(pods(&[("logto-0", true), ("logto-1", false)]));

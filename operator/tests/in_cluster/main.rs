@@ -9,6 +9,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod bounds;
 mod broken;
 mod definitions;

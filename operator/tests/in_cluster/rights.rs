@@ -51,6 +51,10 @@ async fn the_operator_may_do_what_it_needs_and_nothing_else() {
         ("create update patch delete get", "pods", auth),
         ("list watch", "pods", shop),
         ("create", "pods/exec", auth),
+        ("create get", "services/proxy", system),
+        // It asks whether somebody may with that one's own token, and needs no right to review others.
+        ("create", "tokenreviews.authentication.k8s.io", ""),
+        ("create", "subjectaccessreviews.authorization.k8s.io", ""),
         ("create", "serviceaccounts/token", auth),
         ("create get list", "leases.coordination.k8s.io", auth),
         ("get update", "leases.coordination.k8s.io:another", system),

@@ -110,6 +110,18 @@ impl Stage {
         Process::start_until(self.operator_command(identity).await, started_line).await
     }
 
+    /// The same with the API for teams, whose address is that of its events.
+    pub(crate) async fn operator_with_api(&self, identity: &str) -> Process {
+        self.operator_with_api_at(identity, "127.0.0.1:0").await
+    }
+
+    /// The same with the API there.
+    pub(crate) async fn operator_with_api_at(&self, identity: &str, api: &str) -> Process {
+        let mut command = self.operator_command(identity).await;
+        command.args(["--api-listen", api]);
+        Process::start_until(command, started_line).await
+    }
+
     async fn operator_command(&self, identity: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-operator"));
         command
@@ -132,9 +144,14 @@ impl Stage {
 
     /// A sidecar that takes events. One pod name has one data folder.
     pub(crate) async fn sidecar(&self, pod: &str) -> Process {
+        self.sidecar_at(pod, "127.0.0.1:0").await
+    }
+
+    /// The same with its admin port there.
+    pub(crate) async fn sidecar_at(&self, pod: &str, admin: &str) -> Process {
         let mut command = Command::new(sidecar_program());
         command
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--pod-name", pod])
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", admin, "--pod-name", pod])
             .args(["--auth-server", &self.server.to_string(), "--pod-namespace", &self.auth])
             .arg("--data-dir")
             .arg(self.plane.path(&format!("data-{pod}")))
@@ -504,8 +521,9 @@ fn sidecar_program() -> PathBuf {
     process::binary("tidings-sidecar")
 }
 
+/// Where the API for teams is, or the admin surface where there is none; and the admin surface.
 fn started_line(output: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line = output.lines().find_map(|line| line.strip_prefix("started admin=http://"))?;
-    let admin = line.trim().parse().ok()?;
-    Some((admin, admin))
+    let (admin, api) = line.split_once(" api=https://").unwrap_or((line, line));
+    Some((api.trim().parse().ok()?, admin.trim().parse().ok()?))
 }

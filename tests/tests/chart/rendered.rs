@@ -36,6 +36,7 @@ fn what_needs_definitions_of_others_is_made_only_when_it_is_asked_for() {
         "PodDisruptionBudget",
         "Role",
         "RoleBinding",
+        "Service",
         "ServiceAccount",
     ];
     assert_eq!(kinds(&[]), own.map(str::to_owned).into());
@@ -75,6 +76,29 @@ fn what_helm_test_needs_is_a_hook_that_is_deleted_after_success_and_nothing_else
     );
     let without = tidings_tests::charts::objects(&template(&["--set", "test.enabled=false"]));
     assert!(!without.iter().any(is_of_test));
+}
+
+#[test]
+fn the_api_for_teams_is_reached_by_its_name_and_can_be_turned_off() {
+    let named = |arguments: &[&str], kind: &str, name: &str| {
+        objects(&template(arguments))
+            .into_iter()
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+    };
+    let role = named(&[], "Role", "tidings-operator-api").unwrap();
+    let rule = &role["rules"][0];
+    assert_eq!(rule["resourceNames"], serde_json::json!(["https:tidings-operator:api"]));
+    assert_eq!(rule["resources"], serde_json::json!(["services/proxy"]));
+    let binding = named(&[], "RoleBinding", "tidings-operator-api").unwrap();
+    assert_eq!(binding["subjects"][0]["name"], "system:authenticated");
+    let by_hand = ["--set", "rbac.api=false"];
+    assert!(named(&by_hand, "RoleBinding", "tidings-operator-api").is_none());
+    assert!(named(&by_hand, "Service", "tidings-operator").is_some());
+    let off = ["--set", "operator.api.enabled=false"];
+    assert!(named(&off, "Service", "tidings-operator").is_none());
+    assert!(named(&off, "Role", "tidings-operator-api").is_none());
+    let operator = named(&off, "Deployment", "tidings-operator").unwrap().to_string();
+    assert!(!operator.contains("TIDINGS_API_LISTEN") && !operator.contains("8443"), "{operator}");
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn operator_may_not(stage: &Stage) -> Vec<Line<'_>> {
         ("create update patch delete get", "pods"),
         ("create get", "pods/exec"),
         ("create get", "pods/portforward"),
+        ("create get", "services/proxy"),
         ("get", "pods/log"),
         ("create", "serviceaccounts/token"),
         ("impersonate", "serviceaccounts"),

@@ -34,8 +34,13 @@ async fn who_may_edit_a_namespace_edits_its_webhooks_and_not_its_auth_servers() 
         ("get list watch create update patch delete", "webhookreplays.tidings.dev", shop),
         ("get list watch", "deliveryreports.tidings.dev", shop),
         ("get list watch", "authservers.tidings.dev", shop),
+        ("get", "webhooks.tidings.dev/deliveries", shop),
+        ("create", "webhooks.tidings.dev/test", shop),
     ];
     let refused = [
+        ("get", "webhooks.tidings.dev/payload", shop),
+        ("get", "webhooks.tidings.dev/deliveries", stage.auth.as_str()),
+        ("create", "webhooks.tidings.dev/test", stage.auth.as_str()),
         ("create update patch delete deletecollection", "authservers.tidings.dev", shop),
         ("create update patch delete", "deliveryreports.tidings.dev", shop),
         ("update patch", "webhooks.tidings.dev/status", shop),
@@ -54,10 +59,16 @@ async fn who_may_view_a_namespace_sees_our_objects_and_writes_none() {
     until_may(&viewer, "list", "webhooks.tidings.dev", shop).await;
     let kinds = ["webhooks", "webhookreplays", "deliveryreports", "authservers"]
         .map(|kind| format!("{kind}.tidings.dev"));
-    let allowed: Vec<_> = kinds.iter().map(|kind| ("get list watch", kind.as_str(), shop)).collect();
+    let seen = kinds.iter().map(|kind| ("get list watch", kind.as_str(), shop));
+    let allowed: Vec<_> = seen.chain([("get", "webhooks.tidings.dev/deliveries", shop)]).collect();
     let written =
         kinds.iter().map(|kind| ("create update patch delete deletecollection", kind.as_str(), shop));
-    let refused: Vec<_> = written.chain([("get list", "secrets", shop)]).collect();
+    let further = [
+        ("get list", "secrets", shop),
+        ("create", "webhooks.tidings.dev/test", shop),
+        ("get", "webhooks.tidings.dev/payload", shop),
+    ];
+    let refused: Vec<_> = written.chain(further).collect();
     assert_rights(&viewer, &allowed, &refused).await;
 }
 
@@ -92,4 +103,23 @@ async fn the_role_for_deliveries_reaches_sidecars_pages_and_nothing_else() {
         ("get create", "pods/portforward", stage.shop.as_str()),
     ];
     assert_rights(&reader, &allowed, &refused).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_authenticated_reaches_the_operators_api_and_no_other_service() {
+    let stage = Stage::new(Watch::Cluster).await;
+    let anyone = stage.plane.client_of(&stage.shop, "anyone").await;
+    let (system, api) =
+        (stage.system.as_str(), format!("services/proxy:https:{}-operator:api", stage.release));
+    let other = format!("services/proxy:{}-operator", stage.release);
+    let allowed = [("get create", api.as_str(), system)];
+    let refused = [
+        ("update patch delete", api.as_str(), system),
+        ("get create", other.as_str(), system),
+        ("get create", "services/proxy", system),
+        ("get create", api.as_str(), stage.auth.as_str()),
+        ("get create", "pods/proxy", system),
+        ("get", "webhooks.tidings.dev/deliveries", stage.shop.as_str()),
+    ];
+    assert_rights(&anyone, &allowed, &refused).await;
 }

@@ -5,7 +5,8 @@ use jiff::ToSpan as _;
 use super::*;
 
 fn pods(pods: &[(&str, bool)]) -> Change {
-    let pods = pods.iter().map(|(pod, ready)| ((*pod).to_owned(), Pod { ready: *ready })).collect();
+    let pods =
+        pods.iter().map(|(pod, ready)| ((*pod).to_owned(), Pod { ready: *ready, admin: None })).collect();
     Change::Pods(name("auth/logto"), pods)
 }
 
