@@ -8,6 +8,7 @@ mod attempt;
 pub mod book;
 mod finish;
 mod handle;
+mod log;
 mod read;
 pub mod spec;
 mod start;
@@ -27,6 +28,7 @@ use crate::metrics::Deliveries;
 use crate::rate::Bucket;
 use attempt::Done;
 pub use handle::{Handle, Unsaved};
+use log::Logged;
 use read::{Reading, next_reading};
 use start::Turn;
 
@@ -46,6 +48,7 @@ struct Lane<S> {
     turn: Turn,
     /// Whether the next probe is an event that was never tried.
     probe_untried: bool,
+    logged: Logged,
     /// Whether it was logged that there are too many rows.
     reported_full: bool,
     /// Whether there is more to start, and others on this thread go first.
@@ -69,6 +72,7 @@ pub(crate) async fn run<S: Store>(
 ) {
     let rate = handle.spec().plan.delivery.rate_per_second;
     let bucket = Bucket::new(rate, now_ms());
+    let logged = Logged::new(&handle.lock());
     let mut lane = Lane {
         handle,
         store,
@@ -81,6 +85,7 @@ pub(crate) async fn run<S: Store>(
         rate,
         turn: Turn::default(),
         probe_untried: true,
+        logged,
         reported_full: false,
         pauses: false,
         attempts: FuturesUnordered::new(),
@@ -89,6 +94,7 @@ pub(crate) async fn run<S: Store>(
     loop {
         let stopping = *stop.borrow() || lane.fatal.is_told();
         let wake_ms = if stopping { None } else { lane.start_what_may_start() };
+        lane.log_changes();
         if stopping && lane.attempts.is_empty() {
             break;
         }

@@ -38,8 +38,13 @@ pub enum Delivery {
 pub enum Verdict {
     /// 2xx.
     Taken,
-    /// 408, 425, 429, 5xx, or a transport fault.
+    /// 408, 425, 5xx, or a transport fault.
     Again {
+        /// The answer's `Retry-After`, in milliseconds.
+        retry_after_ms: Option<i64>,
+    },
+    /// 429: the receiver is there, and asks for fewer events at a time.
+    SlowDown {
         /// The answer's `Retry-After`, in milliseconds.
         retry_after_ms: Option<i64>,
     },
@@ -69,7 +74,8 @@ impl Verdict {
     pub fn of_status(code: u16, retry_after_ms: Option<i64>) -> Self {
         match code {
             200..=299 => Self::Taken,
-            408 | 425 | 429 | 500.. => Self::Again { retry_after_ms },
+            429 => Self::SlowDown { retry_after_ms },
+            408 | 425 | 500.. => Self::Again { retry_after_ms },
             410 => Self::Gone,
             _ => Self::Later,
         }
@@ -78,6 +84,20 @@ impl Verdict {
     /// Whether this speaks against the endpoint as a whole, not against the one event.
     pub fn blames_endpoint(self) -> bool {
         matches!(self, Self::Again { .. })
+    }
+
+    /// How long nothing more is sent to the endpoint, in milliseconds: what it asks for, and after 429 without a
+    /// number the wait of an event that was tried once. `chance` is uniform in `0.0..1.0`.
+    pub fn holds_for_ms(self, retry: &Retry, chance: f64) -> Option<i64> {
+        let asked = match self {
+            Self::Again { retry_after_ms } => retry_after_ms?,
+            // Between a half and the whole of it: at once would be no slower.
+            Self::SlowDown { retry_after_ms } => {
+                retry_after_ms.unwrap_or_else(|| backoff_ms(1, 1, retry, 0.5 + chance / 2.0))
+            }
+            Self::Taken | Self::Later | Self::Gone => return None,
+        };
+        Some(asked.clamp(0, MAX_RETRY_AFTER_MS))
     }
 }
 
@@ -97,7 +117,7 @@ impl Delivery {
             Verdict::Taken => return Self::Delivered,
             // The lane stops; the event waits for it to be started again.
             Verdict::Gone => (0, 0),
-            Verdict::Again { retry_after_ms } => (
+            Verdict::Again { retry_after_ms } | Verdict::SlowDown { retry_after_ms } => (
                 backoff_ms(attempts, 1, retry, chance),
                 retry_after_ms.unwrap_or(0).clamp(0, MAX_RETRY_AFTER_MS),
             ),
@@ -153,6 +173,8 @@ mod tests {
             Just(Verdict::Gone),
             proptest::option::of(-5_000_000_000i64..5_000_000_000)
                 .prop_map(|retry_after_ms| Verdict::Again { retry_after_ms }),
+            proptest::option::of(-5_000_000_000i64..5_000_000_000)
+                .prop_map(|retry_after_ms| Verdict::SlowDown { retry_after_ms }),
         ]
     }
 
@@ -230,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn what_asks_for_fewer_events_holds_the_endpoint_and_does_not_speak_against_it() {
+        let retry =
+            Retry { initial_backoff_seconds: 4, max_backoff_seconds: 60, give_up_after_seconds: 1000 };
+        let held = |verdict: Verdict| (verdict.holds_for_ms(&retry, 0.0), verdict.blames_endpoint());
+        assert_eq!(held(Verdict::SlowDown { retry_after_ms: None }), (Some(2000), false));
+        assert_eq!(
+            held(Verdict::SlowDown { retry_after_ms: Some(i64::MAX) }),
+            (Some(MAX_RETRY_AFTER_MS), false)
+        );
+        assert_eq!(held(Verdict::Again { retry_after_ms: Some(7) }), (Some(7), true));
+        assert_eq!(held(Verdict::Again { retry_after_ms: None }), (None, true));
+    }
+
+    #[test]
     fn statuses_have_the_verdicts_that_the_design_gives_them() {
         for (code, verdict) in [
             (204, Verdict::Taken),
@@ -240,7 +276,8 @@ mod tests {
         ] {
             assert_eq!(Verdict::of_status(code, None), verdict);
         }
-        for code in [408, 425, 429, 500, 503, 599] {
+        assert_eq!(Verdict::of_status(429, Some(5)), Verdict::SlowDown { retry_after_ms: Some(5) });
+        for code in [408, 425, 500, 503, 599] {
             assert_eq!(Verdict::of_status(code, None), Verdict::Again { retry_after_ms: None });
         }
     }

@@ -399,3 +399,35 @@ async fn a_suspended_webhook_keeps_its_events_and_gets_them_on_resume() {
     sidecar.wait_webhook("shop/all", "all delivered", |webhook| webhook["delivered"] == 600).await;
     assert_eq!(receiver.received().len(), 600);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_asks_for_fewer_events_is_slowed_down_and_not_cut_off() {
+    let receiver = Receiver::answering(|nth, _| Reply::Status(if nth < 7 { 429 } else { 200 })).await;
+    let (_home, sidecar) = running(&plan([webhook("all", &receiver).retrying_within(1, 1, 3600)])).await;
+    post(&sidecar, r#"{"event":"A"}"#).await;
+    receiver.wait_for(7).await;
+    let webhook = sidecar.wait_webhook("shop/all", "all failed", |webhook| webhook["failed"] == 7).await;
+    assert_eq!(webhook["circuit"], "Closed", "seven in a row open no circuit: {webhook}");
+    sidecar.wait_webhook("shop/all", "delivered", |webhook| webhook["delivered"] == 1).await;
+    let between: Vec<_> = receiver.received().windows(2).map(|two| two[1].at - two[0].at).collect();
+    let shortest = between.iter().min().unwrap();
+    assert!(*shortest >= std::time::Duration::from_millis(400), "the endpoint is left alone: {between:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_a_line_for_each_change_of_an_endpoint_and_none_for_each_attempt() {
+    let receiver = Receiver::answering(|_, _| Reply::Status(500)).await;
+    let (_home, sidecar) = running(&plan([webhook("all", &receiver).retrying_within(1, 1, 3600)])).await;
+    for nth in 0..20 {
+        post(&sidecar, &format!(r#"{{"event":"A","secret":"hush","nth":{nth}}}"#)).await;
+    }
+    receiver.wait_for(8).await;
+    sidecar.wait_webhook("shop/all", "the circuit is open", |webhook| webhook["circuit"] == "Open").await;
+    receiver.now_answering(|_, _| Reply::Status(200));
+    sidecar.wait_webhook("shop/all", "all delivered", |webhook| webhook["delivered"] == 20).await;
+    let lines = |what: &str| sidecar.output().matches(what).count();
+    let line = "the circuit closed";
+    tidings_tests::until(line, async || (lines(line) == 1).then_some(())).await;
+    assert_eq!((lines("an attempt failed"), lines("the circuit opened")), (1, 1), "{}", sidecar.output());
+    assert!(!sidecar.output().contains("hush"));
+}

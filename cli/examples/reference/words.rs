@@ -100,6 +100,9 @@ fn becomes(verdict: Verdict) -> &'static str {
         Verdict::Again { .. } => {
             "Tried again with growing waits, `Retry-After` honoured up to an hour; failures in a row open the circuit."
         }
+        Verdict::SlowDown { .. } => {
+            "Tried again the same way. Nothing more is sent for as long as `Retry-After` asks for, or for about the first wait; it opens no circuit."
+        }
         Verdict::Later => {
             "Tried again too, but slower: receivers answer so while they roll out. The circuit stays closed."
         }

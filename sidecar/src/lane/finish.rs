@@ -84,8 +84,8 @@ impl<S: Store> Lane<S> {
         } else {
             book.endpoint_answered();
         }
-        if let Verdict::Again { retry_after_ms: Some(wait) } = judged.verdict {
-            book.hold_until_ms = book.hold_until_ms.max(now + wait.clamp(0, MAX_RETRY_AFTER_MS));
+        if let Some(wait) = judged.verdict.holds_for_ms(retry, chance) {
+            book.hold_until_ms = book.hold_until_ms.max(now + wait);
         }
         if judged.verdict == Verdict::Gone {
             tracing::warn!(webhook = %self.handle.webhook, "the endpoint answered 410 Gone: its Webhook is stopped until it is changed");
