@@ -97,8 +97,10 @@ pub enum Provider {
 }
 
 /// Where name, id and time stand in an event's body, as JSON pointers (RFC 6901).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = kube::core::Rule::new("!(self.sentAgain in ['Id', 'IdAndTime']) || has(self.idPointer)").message("sentAgain Id and IdAndTime need an idPointer"))]
+#[x_kube(validation = kube::core::Rule::new("!(self.sentAgain in ['IdAndTime', 'Body']) || has(self.timePointer)").message("sentAgain IdAndTime and Body need a timePointer"))]
 pub struct GenericEvents {
     /// The event's name.
     #[schemars(length(min = 2, max = 256), regex(pattern = r"^/([^~]|~[01])+$"))]
@@ -107,10 +109,29 @@ pub struct GenericEvents {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 256), regex(pattern = r"^/([^~]|~[01])+$"))]
     pub id_pointer: Option<String>,
-    /// The event's time. Without one, no event is ever taken for one that was sent before.
+    /// The event's time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 256), regex(pattern = r"^/([^~]|~[01])+$"))]
     pub time_pointer: Option<String>,
+    /// What counts as the same event sent again, and is stored once: Never (each request is an event), Id (the same
+    /// name and id), IdAndTime (the same name, id and time) or Body (the same body). Name an id of the event, not
+    /// one of a flow, a session or an attempt: different events that share it would be lost.
+    #[serde(default)]
+    pub sent_again: SentAgain,
+}
+
+/// What counts as the same event sent again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SentAgain {
+    /// Nothing.
+    #[default]
+    Never,
+    /// The same name and id.
+    Id,
+    /// The same name, id and time.
+    IdAndTime,
+    /// The same body.
+    Body,
 }
 
 /// How arriving events are checked.

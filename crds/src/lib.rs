@@ -22,7 +22,7 @@ use serde_json::{Number, Value, json};
 pub use auth_server::{
     AllowedNamespaces, AuthServer, AuthServerSpec, AuthServerStatus, Defaults, EgressSpec, From,
     GenericEvents, Grant, IngestSpec, LabelExpression, Limits, LogtoSpec, Operator, Provider, SecretPolicy,
-    Selector,
+    Selector, SentAgain,
 };
 pub use files::files;
 pub use replay::{REPLAY_TTL_SECONDS, ReplayOnly, WebhookReplay, WebhookReplaySpec, WebhookReplayStatus};

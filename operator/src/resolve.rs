@@ -8,10 +8,10 @@ use std::net::IpAddr;
 
 use tidings_crds::{
     AuthServer, AuthServerSpec, DeliverySpec, EndpointSpec, From, GenericEvents, Operator, SecretPolicy,
-    Selector, SigningKeyRef, TlsSpec, Webhook, WebhookSpec,
+    Selector, SentAgain as SentAgainSpec, SigningKeyRef, TlsSpec, Webhook, WebhookSpec,
 };
 use tidings_egress::Egress;
-use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, Tls, shards};
+use tidings_plan::{Ingest, ObjectName, Pointer, SecretText, SentAgain, Tls, shards};
 
 use crate::bounds::Bounds;
 use crate::objects::{CERTIFICATE_BYTES, KEY_BYTES, SECRET_LABEL, Text, Texts};
@@ -306,7 +306,13 @@ impl Secret<'_> {
 }
 
 fn point(ingest: &mut Ingest, generic: &GenericEvents) -> Vec<Finding> {
-    let GenericEvents { event_pointer, id_pointer, time_pointer } = generic;
+    let GenericEvents { event_pointer, id_pointer, time_pointer, sent_again } = generic;
+    ingest.sent_again = match sent_again {
+        SentAgainSpec::Never => SentAgain::Never,
+        SentAgainSpec::Id => SentAgain::Id,
+        SentAgainSpec::IdAndTime => SentAgain::IdAndTime,
+        SentAgainSpec::Body => SentAgain::Body,
+    };
     // A pointer to nothing: an object's keys are never all of these.
     let nowhere = "/\u{0}".to_owned();
     let wanted = [

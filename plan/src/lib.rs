@@ -100,6 +100,24 @@ pub struct Ingest {
     /// Where the sender's id of the event or hook stands, part of the fingerprint by which an event
     /// that is sent again is known; `/hookId` for Logto.
     pub id_pointer: Pointer,
+    /// What counts as the same event sent again; a plan of an operator that does not say it has [`SentAgain::Body`].
+    #[serde(default)]
+    pub sent_again: SentAgain,
+}
+
+/// What counts as the same event sent again, within the store's window. In doubt an event is another one: to
+/// deliver twice is allowed, to lose one is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SentAgain {
+    /// Nothing: each request is an event.
+    Never,
+    /// The same name and id.
+    Id,
+    /// The same name, id and time.
+    IdAndTime,
+    /// The same body, where it has a time: Logto's own.
+    #[default]
+    Body,
 }
 
 /// One Webhook, ready to run.
@@ -333,6 +351,7 @@ impl Default for Ingest {
             event_pointer: Pointer::of("/event"),
             time_pointer: Pointer::of("/createdAt"),
             id_pointer: Pointer::of("/hookId"),
+            sent_again: SentAgain::Body,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use rand::RngCore as _;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
-use tidings_plan::{Ingest, MAX_EVENT_NAME_BYTES, Pointer};
+use tidings_plan::{Ingest, MAX_EVENT_NAME_BYTES, Pointer, SentAgain};
 
 /// What receiving needs to know of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,17 +51,32 @@ pub fn extract(body: &[u8], ingest: &Ingest) -> Result<Extracted, ExtractError> 
     }
 }
 
-/// By which the same event sent again is known. An event without a time of its own is never taken for
-/// another: two sign-ins may well have the same body then.
-pub fn fingerprint(extracted: &Extracted, body: &[u8]) -> [u8; 16] {
+/// By which the same event sent again is known, as the auth server's kind has it. An event that lacks what it
+/// would be known by is never taken for another: two sign-ins may well have the same body.
+pub fn fingerprint(extracted: &Extracted, body: &[u8], sent_again: SentAgain) -> [u8; 16] {
     let mut fingerprint = [0; 16];
-    if extracted.time.is_none() {
-        rand::rng().fill_bytes(&mut fingerprint);
-        return fingerprint;
-    }
-    // The body holds the name, the time and the id.
-    fingerprint.copy_from_slice(&Sha256::digest(body)[..16]);
+    let Extracted { event, time, id } = extracted;
+    let known_by = match (sent_again, id, time) {
+        (SentAgain::Body, _, Some(_)) => Sha256::digest(body),
+        (SentAgain::Id, Some(id), _) => digest_of(&[event, id]),
+        (SentAgain::IdAndTime, Some(id), Some(time)) => digest_of(&[event, id, time]),
+        _ => {
+            rand::rng().fill_bytes(&mut fingerprint);
+            return fingerprint;
+        }
+    };
+    fingerprint.copy_from_slice(&known_by[..16]);
     fingerprint
+}
+
+/// Of texts one after another, each with its length, so that no two lists have the same bytes.
+fn digest_of(texts: &[&String]) -> sha2::digest::Output<Sha256> {
+    let mut digest = Sha256::new();
+    for text in texts {
+        digest.update((text.len() as u64).to_le_bytes());
+        digest.update(text);
+    }
+    digest.finalize()
 }
 
 /// The first of the pointers that is present, as text.
@@ -249,13 +264,28 @@ mod tests {
     }
 
     #[test]
-    fn only_an_event_with_a_time_of_its_own_is_known_again() {
-        let timed = br#"{"event":"A","createdAt":"t"}"#;
-        let untimed = br#"{"event":"A"}"#;
-        let of = |body: &[u8]| fingerprint(&extract(body, &Ingest::default()).unwrap(), body);
-        assert_eq!(of(timed), of(timed));
-        assert_ne!(of(timed), of(br#"{"event":"A","createdAt":"u"}"#));
-        assert_ne!(of(untimed), of(untimed));
+    fn an_event_is_known_again_by_what_its_auth_server_says_and_by_nothing_else() {
+        let whole = r#"{"event":"A","createdAt":"t","hookId":"h"}"#;
+        let of = |body: &str, sent_again| fingerprint(&extracted(body).unwrap(), body.as_bytes(), sent_again);
+        let same = |a: &str, b: &str, sent_again| of(a, sent_again) == of(b, sent_again);
+        let other_body = r#"{"event":"A","createdAt":"t","hookId":"h","attempt":2}"#;
+        let other_time = r#"{"event":"A","createdAt":"u","hookId":"h"}"#;
+        let other_id = r#"{"event":"A","createdAt":"t","hookId":"i"}"#;
+        let other_name = r#"{"event":"B","createdAt":"t","hookId":"h"}"#;
+        for (sent_again, known) in [
+            (SentAgain::Never, vec![]),
+            (SentAgain::Id, vec![whole, other_body, other_time]),
+            (SentAgain::IdAndTime, vec![whole, other_body]),
+            (SentAgain::Body, vec![whole]),
+        ] {
+            let all = [whole, other_body, other_time, other_id, other_name];
+            let same: Vec<_> = all.into_iter().filter(|other| same(whole, other, sent_again)).collect();
+            assert_eq!(same, known, "{sent_again:?}");
+        }
+        let bare = r#"{"event":"A"}"#;
+        for sent_again in [SentAgain::Never, SentAgain::Id, SentAgain::IdAndTime, SentAgain::Body] {
+            assert!(!same(bare, bare, sent_again), "nothing to be known by: {sent_again:?}");
+        }
     }
 
     /// Any JSON, three levels deep.

@@ -221,7 +221,7 @@ impl<S: Store> Receiver<S> {
             };
             (refusal, error.to_string())
         })?;
-        let fingerprint = extract::fingerprint(&extracted, &body);
+        let fingerprint = extract::fingerprint(&extracted, &body, prepared.ingest.sent_again);
         let event = NewEvent { name: extracted.event.into(), fingerprint, received_ms: now_ms(), body };
         self.store.append(event).await.map_err(|error| match error {
             AppendError::NoSpace { .. } => (Refusal::NoSpace, error.to_string()),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tidings_plan::SentAgain;
 use tidings_signature::SigningKey;
 use tidings_tests::capture::{self, of_event};
 use tidings_tests::client::{Client, get};
@@ -135,6 +136,24 @@ async fn an_event_that_is_sent_again_is_stored_once_also_over_a_restart() {
     let again = sidecar.sender().await.send(&capture).await;
     assert_eq!((again.status, again.body.contains("duplicate")), (200, true));
     assert_eq!(receiver.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_events_with_one_body_are_two_where_the_auth_server_sends_such() {
+    let (home, receiver, sidecar) = sidecar().await;
+    let mut of_another = plan([webhook("all", &receiver)]);
+    of_another.ingest.sent_again = SentAgain::Never;
+    home.put(&of_another);
+    let (capture, mut stored) = (of_event("PostRegister"), 0);
+    // Until the plan runs, what is sent again is stored once.
+    until("the same body is stored again", async || {
+        let answer = sidecar.sender().await.send(&capture).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        stored += u64::from(!answer.body.contains("duplicate"));
+        (stored == 3).then_some(())
+    })
+    .await;
+    sidecar.wait_webhook("shop/all", "each is delivered", |webhook| webhook["delivered"] == 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,9 @@ impl<S: Store> Lane<S> {
         }
         let (pending, last) = (book.pending(), book.tally.last_failure.clone());
         drop(book);
-        lines.iter().for_each(|line| line.write(&self.handle.webhook, pending, last.as_ref()));
+        for line in lines {
+            line.write(&self.handle.webhook, pending, last.as_ref());
+        }
     }
 }
 
