@@ -245,6 +245,9 @@ reasons! {
     /// The signing key ends in a line break, which is part of the key.
     SigningKeyEndsInLineBreak in [Warning, Lint]:
         "Make the Secret without the line break, or give the receiver the key with it.",
+    /// The AuthServer has no spec.ingest: whoever reaches the events port can forge events.
+    IngestUnsigned in [Warning]:
+        "Name the auth server's own signing key in spec.ingest.signingKeyRef; then events without its signature are refused.",
     /// No auth server that we know of sends an event of this name.
     UnknownEvent in [Warning, Lint]:
         "Look whether the name is spelt right; where the auth server is newer than this operator, nothing is to be done.",

@@ -167,7 +167,7 @@ impl World {
         }
         let before = server.status.clone().unwrap_or_default();
         let generation = server.metadata.generation;
-        let [accepted, resolved] = server_judged(judged.findings());
+        let [accepted, resolved] = server_judged(judged.findings(), server.spec.ingest.is_some());
         let programmed = server_programmed(name, state, &before.conditions, generation);
         let ready = status::ready([&accepted, &resolved, &programmed], "every ready sidecar runs the plan");
         let receiving = receiving(name, &state.sidecars);
@@ -304,13 +304,14 @@ fn sentence(failure: &FailedAttempt) -> String {
 }
 
 /// `Accepted` and `ResolvedRefs` of an `AuthServer`.
-fn server_judged(findings: &[Finding]) -> [Condition; 2] {
+fn server_judged(findings: &[Finding], is_signed: bool) -> [Condition; 2] {
+    let in_order = if is_signed { "the spec is in order".to_owned() } else { unsigned() };
     let of_refs = |finding: &&Finding| finding.reason.stands_in(Place::ResolvedRefs);
     let first = |finding: Option<&Finding>| finding.cloned().map_or(Ok(()), Err);
     let accepted = first(findings.iter().find(|finding| !of_refs(finding)));
     let resolved = first(findings.iter().find(of_refs));
     [
-        status::of_result("Accepted", &accepted, Reason::Accepted, "the spec is in order"),
+        status::of_result("Accepted", &accepted, Reason::Accepted, &in_order),
         status::of_result(
             "ResolvedRefs",
             &resolved,
@@ -318,6 +319,14 @@ fn server_judged(findings: &[Finding]) -> [Condition; 2] {
             "everything it refers to is there",
         ),
     ]
+}
+
+/// A warning where people look; nothing is kept from working.
+fn unsigned() -> String {
+    format!(
+        "the spec is in order; {}: spec.ingest: whoever reaches the events port can forge events: name the auth server's signing key in spec.ingest.signingKeyRef",
+        Reason::IngestUnsigned
+    )
 }
 
 fn server_programmed(

@@ -150,3 +150,27 @@ fn an_auth_servers_missing_secret_stands_in_resolved_refs_and_its_mistakes_in_ac
     cluster.write_all(NOW);
     assert_eq!(said(&cluster), ["False InvalidCidr", "True ResolvedRefs", "False InvalidCidr"]);
 }
+
+#[test]
+fn an_auth_server_whose_events_are_not_signed_carries_a_warning_with_the_fix() {
+    let message = |spec: &Value| {
+        let mut cluster = Cluster::with_a_webhook();
+        cluster.server("auth/logto", spec);
+        cluster.settle();
+        cluster.world.look_at_everything();
+        let statuses = cluster.world.take_statuses(NOW);
+        let of_server = statuses.into_iter().find(|(kind, ..)| *kind == Kind::AuthServer).unwrap();
+        let status = of_server.2.unwrap().status.value();
+        let accepted =
+            status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Accepted").unwrap();
+        assert_ne!(accepted["reason"], "IngestUnsigned", "a warning keeps nothing from working");
+        accepted["message"].as_str().unwrap().to_owned()
+    };
+    let without = message(&json!({ "allowedNamespaces": { "from": "All" } }));
+    assert!(without.contains("IngestUnsigned: spec.ingest: whoever reaches the events port"), "{without}");
+    assert!(without.contains("name the auth server's signing key"), "{without}");
+    let signed = json!({
+        "allowedNamespaces": { "from": "All" }, "ingest": { "signingKeyRef": { "name": "hook", "key": "k" } },
+    });
+    assert!(!message(&signed).contains("IngestUnsigned"));
+}
