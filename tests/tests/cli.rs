@@ -165,7 +165,7 @@ async fn lint_names_file_line_field_and_reason() {
                 "url: http://127.0.0.1:9101/mail\n    serviceRef: {name: x, port: 1}",
             ),
             "  endpoint:",
-            "spec.endpoint: InvalidSchema: write exactly one of url and serviceRef",
+            "spec.endpoint: InvalidSchema: write exactly one of url, urlFrom and serviceRef",
         ),
         (
             good.replace("events: [PostRegister, PostSignIn]", "event: [PostRegister]"),
