@@ -148,3 +148,21 @@ async fn a_suspended_webhook_counts_what_its_age_costs_it() {
     sidecar.wait_webhook("shop/all", "all are too old", expired).await;
     assert_eq!(receiver.count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_retention_takes_during_its_attempt_is_counted_also_when_the_process_is_killed() {
+    let receiver = Receiver::answering(|_, _| Reply::Never).await;
+    let home = Home::default();
+    let slow = webhook("all", &receiver)
+        .delivering(|delivery| (delivery.timeout_seconds, delivery.concurrency) = (600, 4));
+    home.put(&plan([slow]));
+    let sidecar = home.start_with(&SMALL).await;
+    store(&sidecar, 0..330).await;
+    receiver.wait_for(4).await;
+    add_up(&sidecar, "shop/all", 330).await;
+    sidecar.kill().await;
+    receiver.now_answering(|_, _| Reply::Status(200));
+    let sidecar = home.start_with(&SMALL).await;
+    let settled = sidecar.wait_webhook("shop/all", "nothing waits", |webhook| webhook["pending"] == 0).await;
+    assert_eq!(accounted(&settled), 330, "{settled}");
+}
