@@ -38,6 +38,9 @@ const MAX_DEAD_LETTERS: usize = 1000;
 /// a store that never opens, or a plan that is never made, must not keep people from signing in.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A write or a sync that takes longer than this does not end any more.
+const STUCK: Duration = Duration::from_secs(30);
+
 /// The pages that answer anyone.
 const OPEN_PAGES: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 
@@ -56,7 +59,7 @@ pub(crate) async fn answer<S: Store, B>(
     }
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
     match request.uri().path() {
-        "/livez" if is_read => text(StatusCode::OK, "ok\n".to_owned()),
+        "/livez" if is_read => alive(&surface),
         "/readyz" if is_read => ready(&surface),
         "/startupz" if is_read => may_start(&surface),
         "/metrics" if is_read => metrics(scrapes::page(&surface).await),
@@ -154,6 +157,21 @@ fn no_plan<S: Store>(surface: &Surface<S>, parts: &Parts<S>) -> Option<String> {
 }
 
 /// Ready once the store is open, a plan runs and events are taken; the reasons stand in the answer.
+/// Whether the disk answers. One that does not keeps the writer for ever, and every sender with it: a process that
+/// starts anew says within a second what is wrong, and refuses events instead of leaving them without an answer.
+fn alive<S: Store>(surface: &Surface<S>) -> Response<Full<Bytes>> {
+    let running = surface.parts().and_then(|parts| parts.engine.store().commits().running);
+    match running.filter(|running| *running >= STUCK) {
+        None => text(StatusCode::OK, "ok\n".to_owned()),
+        Some(running) => {
+            let what = "the store has waited for its disk for";
+            let then = "look whether the volume of the data folder answers";
+            let body = format!("{what} {} s, and takes no event meanwhile: {then}\n", running.as_secs());
+            text(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
+}
+
 fn ready<S: Store>(surface: &Surface<S>) -> Response<Full<Bytes>> {
     let no_plan = surface.parts().and_then(|parts| no_plan(surface, parts));
     let problem = surface.problem().map(|problem| problem.to_string());

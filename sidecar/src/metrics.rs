@@ -49,6 +49,8 @@ pub struct Deliveries {
 pub struct Scrape {
     /// Plain counters: name without `tidings_` and `_total`, help, value.
     pub counters: Vec<(&'static str, &'static str, u64)>,
+    /// Counters of seconds: name without `tidings_` and `_total`, help, value.
+    pub seconds: Vec<(&'static str, &'static str, f64)>,
     /// Plain gauges: name without `tidings_`, help, value.
     pub gauges: Vec<(&'static str, &'static str, f64)>,
     /// Refused requests by reason.
@@ -166,6 +168,10 @@ impl Collector for ScrapeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Ok(scrape) = self.0.lock() else { return Err(fmt::Error) };
         for (name, help, value) in &scrape.counters {
+            let metric = ConstCounter::new(*value);
+            metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        for (name, help, value) in &scrape.seconds {
             let metric = ConstCounter::new(*value);
             metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }

@@ -391,9 +391,17 @@ impl<S: Store> Parts<S> {
         let store = self.engine.store();
         let applied = self.engine.applied();
         let damaged = store.damaged_events();
+        let commits = store.commits();
+        let (database_bytes, log_bytes) = store.file_bytes();
         Scrape {
             counters: vec![
                 ("store_damaged_events", "Events of the log that were found damaged", damaged),
+                (
+                    "store_commits",
+                    "Groups of events and changes that were written and synced",
+                    commits.commits,
+                ),
+                ("store_commit_events", "Events in them", commits.events),
                 ("clock_jumps", "Times that the wall clock was set by more than 10 s", clock_jumps()),
                 (
                     "dead_letters_removed",
@@ -406,10 +414,22 @@ impl<S: Store> Parts<S> {
                     self.engine.expired_absent(),
                 ),
             ],
+            seconds: vec![(
+                "store_commit_seconds",
+                "Time that the groups took, the syncs included",
+                commits.time.as_secs_f64(),
+            )],
             gauges: vec![
                 ("store_head", "The last event's place in the log", store.head().0 as f64),
                 ("store_oldest", "The first event's place that retention left", store.oldest().0 as f64),
                 ("store_free_bytes", "Free space where the store is", store.free_bytes() as f64),
+                (
+                    "store_commit_running_seconds",
+                    "How long the write or sync that is under way has taken; 0 where there is none",
+                    commits.running.unwrap_or_default().as_secs_f64(),
+                ),
+                ("store_database_bytes", "Size of the database's file", database_bytes as f64),
+                ("store_log_bytes", "Size of its write-ahead log", log_bytes as f64),
                 ("plan_generation", "Which published plan runs, from 1", applied.generation as f64),
                 ("plan_webhooks", "Webhooks that run", applied.webhooks as f64),
                 (

@@ -47,6 +47,7 @@
 //!     [`Store::dead_letters_removed`] counts those beyond.
 
 mod clock;
+mod commits;
 mod dead;
 mod log;
 mod migrate;
@@ -71,6 +72,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub use clock::{clock_jumps, now_ms, uptime, wall_ms};
+pub use commits::CommitStats;
 pub use replay::ReplayProgress;
 pub use sqlite::SqliteStore;
 
@@ -388,6 +390,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Bytes free where the store lives, as last looked at.
     fn free_bytes(&self) -> u64;
+
+    /// How its commits go. A disk that no longer answers is seen by one that runs on and on.
+    fn commits(&self) -> CommitStats;
+
+    /// The sizes of the database's file and of its write-ahead log, in bytes.
+    fn file_bytes(&self) -> (u64, u64);
 
     /// Damaged events that were met since it was opened, each counted once; contract 9.
     fn damaged_events(&self) -> u64;

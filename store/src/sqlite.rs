@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params}
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::now_ms;
+use crate::commits::{CommitStats, Commits};
 use crate::dead::Letters;
 use crate::log::Log;
 use crate::migrate::{self, APPLICATION_ID};
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) tail: Mutex<Tail>,
     pub(crate) quarantine: Quarantine,
     pub(crate) letters_removed: AtomicU64,
+    pub(crate) commits: Commits,
     pub(crate) failed: watch::Sender<Option<StoreError>>,
 }
 
@@ -126,6 +128,7 @@ impl SqliteStore {
             tail: Mutex::default(),
             quarantine: Quarantine::default(),
             letters_removed: AtomicU64::new(0),
+            commits: Commits::default(),
             failed: watch::Sender::new(None),
         });
         shared.look_at_space(&settings);
@@ -308,6 +311,15 @@ impl Store for SqliteStore {
 
     fn dead_letters_removed(&self) -> u64 {
         self.shared.letters_removed.load(Ordering::Relaxed)
+    }
+
+    fn commits(&self) -> CommitStats {
+        self.shared.commits.stats()
+    }
+
+    fn file_bytes(&self) -> (u64, u64) {
+        let size = |name: &str| std::fs::metadata(self.settings.dir.join(name)).map_or(0, |file| file.len());
+        (size(DATABASE), size(&format!("{DATABASE}-wal")))
     }
 
     fn damaged_events(&self) -> u64 {

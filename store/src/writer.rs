@@ -157,7 +157,7 @@ impl Writer {
     fn work(&mut self, group: Group) -> Result<bool, StoreError> {
         let Group { appends, saves, close } = group;
         self.write(appends, saves)?;
-        self.retain()?;
+        Arc::clone(&self.shared).commits.watch(|| self.retain())?;
         let Some(closed) = close else { return Ok(false) };
         let result = match self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             // What is not brought into the database stays in its write-ahead log.
@@ -174,7 +174,9 @@ impl Writer {
             return Ok(());
         }
         let (events, answers) = self.number(appends);
-        match self.transact(&events, saves.iter().map(|(changes, _)| &**changes)) {
+        let shared = Arc::clone(&self.shared);
+        let commit = || self.transact(&events, saves.iter().map(|(changes, _)| &**changes));
+        match shared.commits.commit(events.len(), commit) {
             Ok(removed) => {
                 if let Some(removed) = removed {
                     self.removed(&removed);

@@ -72,6 +72,11 @@ var nights = []night{
 		[]string{"TidingsStoreUnavailable"}},
 	{"a store is opened", leader + `
 		tidings_store_available{` + server + `} 1x718 0x1`, nil},
+	{"a sync does not end", leader + `
+		tidings_store_commit_running_seconds{` + server + `} 0x714 15+30x5`,
+		[]string{"TidingsStoreStuck"}},
+	{"a sync takes its time", leader + `
+		tidings_store_commit_running_seconds{` + server + `} 0x710 12x1 0x8`, nil},
 	{"the disk fills", leader + `
 		tidings_store_free_bytes{` + server + `} 2000000000-1500000x720`,
 		[]string{"TidingsStoreFilling"}},
