@@ -61,7 +61,8 @@ async fn a_dead_endpoint_holds_up_no_end_and_its_loss_is_said() {
     ]));
     let sidecar = home.start_with(&[&EPHEMERAL[..], &["--drain-seconds", "40"]].concat()).await;
     send(&sidecar, 2).await;
-    dead.wait_for(2).await;
+    // Each attempt ended: what is under way at the end is not tried again.
+    sidecar.wait_webhook("shop/dead", "both failed", |webhook| webhook["failed"] == 2).await;
     let began = Instant::now();
     let (status, output) = sidecar.terminate().await;
     assert!(status.success(), "{output}");
