@@ -156,7 +156,6 @@ fn no_plan<S: Store>(surface: &Surface<S>, parts: &Parts<S>) -> Option<String> {
     (!parts.receiver.takes_events()).then(|| format!("no plan yet: {}", surface.no_plan_because()))
 }
 
-/// Ready once the store is open, a plan runs and events are taken; the reasons stand in the answer.
 /// Whether the disk answers. One that does not keeps the writer for ever, and every sender with it: a process that
 /// starts anew says within a second what is wrong, and refuses events instead of leaving them without an answer.
 fn alive<S: Store>(surface: &Surface<S>) -> Response<Full<Bytes>> {
@@ -172,6 +171,7 @@ fn alive<S: Store>(surface: &Surface<S>) -> Response<Full<Bytes>> {
     }
 }
 
+/// Ready once the store is open, a plan runs and events are taken; the reasons stand in the answer.
 fn ready<S: Store>(surface: &Surface<S>) -> Response<Full<Bytes>> {
     let no_plan = surface.parts().and_then(|parts| no_plan(surface, parts));
     let problem = surface.problem().map(|problem| problem.to_string());

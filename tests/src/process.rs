@@ -97,6 +97,16 @@ impl Home {
         Process::start(self.sidecar(arguments)).await
     }
 
+    /// Compiles a small C library, to be loaded into a program in place of the system's (`LD_PRELOAD`).
+    pub async fn library(&self, source: &str) -> PathBuf {
+        let (text, library) = (self.path("library.c"), self.path("library.so"));
+        std::fs::write(&text, source).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&text).arg("-ldl");
+        assert!(compiler.status().await.unwrap().success(), "a C compiler makes the library");
+        library
+    }
+
     /// The sidecar's command line.
     pub fn sidecar(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("tidings-sidecar"));

@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -323,36 +322,19 @@ async fn keep_open(listener: TcpListener, open: Arc<AtomicUsize>) {
     }
 }
 
-/// A library that, loaded before the system's, takes a minute for each name under `slow.test`.
-async fn slow_names(home: &Home) -> PathBuf {
-    let (source, library) = (home.path("slow.c"), home.path("slow.so"));
-    std::fs::write(
-        &source,
-        r#"
-        #define _GNU_SOURCE
-        #include <dlfcn.h>
-        #include <netdb.h>
-        #include <string.h>
-        #include <unistd.h>
-        int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-            int (*system)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
-            if (name && strstr(name, ".slow.test")) { sleep(60); return EAI_AGAIN; }
-            return system(name, service, hints, found);
-        }
-        "#,
-    )
-    .unwrap();
-    let compiler = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .status()
-        .await
-        .unwrap();
-    assert!(compiler.success());
-    library
+/// A resolver that takes a minute for each name under `slow.test`.
+const SLOW_NAMES: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    int (*system)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+    if (name && strstr(name, ".slow.test")) { sleep(60); return EAI_AGAIN; }
+    return system(name, service, hints, found);
 }
+"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_with_slow_names_keeps_no_neighbour_waiting() {
@@ -367,7 +349,7 @@ async fn a_tenant_with_slow_names_keeps_no_neighbour_waiting() {
     let home = Home::default();
     home.put(&unsigned(slow.chain([neighbour])));
     let mut command = home.sidecar(&[]);
-    command.env("LD_PRELOAD", slow_names(&home).await);
+    command.env("LD_PRELOAD", home.library(SLOW_NAMES).await);
     let sidecar = Process::start(command).await;
     let before = status_of(&sidecar, "Threads");
     post_all(&sidecar, 16, r#"{"event":"Slow"}"#).await;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidings_signature::SigningKey;
@@ -35,16 +36,14 @@ int clock_gettime(clockid_t id, struct timespec *now) {
 /// A home whose sidecars have a wall clock of their own.
 struct Moved {
     home: Home,
+    library: PathBuf,
 }
 
 impl Moved {
     async fn new() -> Self {
         let home = Home::default();
-        std::fs::write(home.path("shim.c"), SHIM).unwrap();
-        let mut compiler = tokio::process::Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(home.path("shim.so")).arg(home.path("shim.c"));
-        assert!(compiler.status().await.unwrap().success(), "a C compiler makes the library");
-        let moved = Self { home };
+        let library = home.library(SHIM).await;
+        let moved = Self { home, library };
         moved.set(0);
         moved
     }
@@ -57,7 +56,7 @@ impl Moved {
 
     async fn start(&self) -> Process {
         let mut command = self.home.sidecar(&[]);
-        command.env("LD_PRELOAD", self.home.path("shim.so")).env("CLOCK_FILE", self.home.path("clock"));
+        command.env("LD_PRELOAD", &self.library).env("CLOCK_FILE", self.home.path("clock"));
         Process::start(command).await
     }
 }
